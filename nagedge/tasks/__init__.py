@@ -1,0 +1,124 @@
+"""Task kinds: the head, the loss, the metrics and the target checks of each.
+
+A new kind is one module with a ``KIND`` and one entry in :data:`TASK_KINDS` (and its name in
+:data:`nagedge.specs.TASK_KIND_NAMES`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nagedge.errors import ConfigurationError, nearest_name
+from nagedge.specs import LossSpec, TaskSpec, TensorSpec
+from nagedge.tasks import binary, classification, multilabel, regression
+from nagedge.tasks.kind import Array, TaskKind
+from nagedge.tasks.losses import LOSSES, weighted_mean
+
+__all__ = ["TASK_KINDS", "TaskKind", "check_targets", "loss_spec", "target_spec", "task_loss", "total_loss"]
+
+TASK_KINDS: Mapping[str, TaskKind] = {
+    kind.name: kind for kind in (classification.KIND, binary.KIND, multilabel.KIND, regression.KIND)
+}
+"""The task kinds by name."""
+
+
+def target_spec(task: TaskSpec) -> TensorSpec:
+    """Return name, dtype and shape of the task's targets."""
+    return TASK_KINDS[task.kind].target_spec(task)
+
+
+def check_targets(task: TaskSpec, targets: Array, where: str) -> None:
+    """Raise :class:`~nagedge.errors.DataError` when targets do not fit the task; ``where`` names their origin."""
+    TASK_KINDS[task.kind].check_targets(task, targets, where)
+
+
+@functools.cache
+def loss_spec(task: TaskSpec) -> LossSpec:
+    """Return the task's loss with its options, checked.
+
+    Raises:
+        ConfigurationError: the kind has no such loss, or an option is out of range or not one of this loss.
+    """
+    kind = TASK_KINDS[task.kind]
+    spec = task.loss if isinstance(task.loss, LossSpec) else LossSpec(task.loss or kind.default_loss)
+    if spec.name not in kind.losses:
+        raise ConfigurationError(
+            f"task {task.name!r}: a {task.kind} task has no loss {spec.name!r}; expected one of "
+            f"{', '.join(kind.losses)}." + nearest_name(spec.name, kind.losses)
+        )
+    plain = LossSpec(spec.name)
+    options = {"label_smoothing": "cross_entropy", "ignore_index": "cross_entropy", "delta": "huber"}
+    for option, owner in options.items():
+        if spec.name != owner and getattr(spec, option) != getattr(plain, option):
+            raise ConfigurationError(
+                f"task {task.name!r}: {option} is an option of {owner}, not of {spec.name}. Leave it out."
+            )
+    if not 0 <= spec.label_smoothing <= 1:
+        raise ConfigurationError(
+            f"task {task.name!r}: label_smoothing is {spec.label_smoothing}, expected a number in [0, 1]."
+        )
+    if not (math.isfinite(spec.delta) and spec.delta > 0):
+        raise ConfigurationError(f"task {task.name!r}: delta is {spec.delta}, expected a finite number > 0.")
+    _check_class_weights(task, spec)
+    return spec
+
+
+def _check_class_weights(task: TaskSpec, spec: LossSpec) -> None:
+    if spec.class_weights is None:
+        return
+    if spec.name not in ("cross_entropy", "bce_with_logits"):
+        raise ConfigurationError(f"task {task.name!r}: {spec.name} takes no class_weights. Leave them out.")
+    if len(spec.class_weights) != task.size:
+        raise ConfigurationError(
+            f"task {task.name!r}: {len(spec.class_weights)} class_weights for size {task.size}; give one a class."
+        )
+    if not all(math.isfinite(weight) and weight >= 0 for weight in spec.class_weights):
+        raise ConfigurationError(
+            f"task {task.name!r}: class_weights are {list(spec.class_weights)}, expected finite numbers >= 0."
+        )
+
+
+def task_loss(task: TaskSpec, output: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+    """Return the scalar loss of one task.
+
+        L = sum_i w_i l_i / sum_i w_i n_i
+
+    with l_i the loss of sample i and n_i its normaliser: 1, the label's class weight in weighted cross-entropy, 0 for
+    an ignored label. Without sample weights this is torch's ``reduction="mean"``; with a denominator of 0 it is 0.
+    It can be traced by ``make_fx`` with a symbolic batch size and needs no gather or scatter.
+
+    Args:
+        task: what to compute.
+        output: ``[batch, size]``; ``[batch]`` too for size 1. Floating; the loss has its dtype.
+        target: as :func:`target_spec` says; ``[batch]`` and ``[batch, 1]`` are the same.
+        sample_weight: ``[batch]``, >= 0, or ``None`` for ones.
+
+    Raises:
+        ConfigurationError: the task's loss or one of its options is wrong.
+    """
+    spec = loss_spec(task)
+    output = output.unsqueeze(1) if output.dim() == 1 else output
+    if task.kind == "classification":
+        target = target.squeeze(1) if target.dim() == 2 else target
+    else:
+        target = (target.unsqueeze(1) if target.dim() == 1 else target).to(output.dtype)
+    return weighted_mean(*LOSSES[spec.name](spec, output, target), sample_weight)
+
+
+def total_loss(
+    tasks: Sequence[TaskSpec],
+    outputs: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    sample_weight: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the weighted sum of the task losses, and the task losses by task name (not weighted), all scalars."""
+    losses = {
+        task.name: task_loss(task, outputs[task.name], targets[task.name], sample_weight) for task in tasks
+    }
+    terms = [losses[task.name] if task.weight == 1 else task.weight * losses[task.name] for task in tasks]
+    return functools.reduce(torch.add, terms), losses

@@ -1,0 +1,54 @@
+"""Classification: one label in 0 .. size-1 a sample, logits ``[batch, size]``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nagedge.errors import DataError
+from nagedge.specs import BATCH, TaskSpec, TensorSpec
+from nagedge.tasks.kind import Array, TaskKind, check_shape, linear_head
+from nagedge.tasks.losses import ignored_label
+
+__all__ = ["KIND"]
+
+
+def target_spec(task: TaskSpec) -> TensorSpec:
+    """Return the spec of the labels: int64 ``[batch]``."""
+    return TensorSpec(task.name, "int64", (BATCH,))
+
+
+def metrics(output: Array, target: Array, task: TaskSpec) -> dict[str, float]:
+    """Return ``accuracy`` over the labelled samples (0 when none is labelled)."""
+    labels = target.reshape(-1)
+    labelled = labels != ignored_label(task)
+    hits = output.argmax(axis=1) == labels
+    return {"accuracy": float(hits[labelled].mean()) if labelled.any() else 0.0}
+
+
+def check_targets(task: TaskSpec, targets: Array, where: str) -> None:
+    """Refuse labels that are not integers ``[n]`` in 0 .. size-1 (the loss's ``ignore_index`` is allowed)."""
+    check_shape(task, targets, where, row=())
+    if targets.dtype.kind not in "iu":
+        raise DataError(
+            f"{where}: labels of classification task {task.name!r} have dtype {targets.dtype}, expected integers"
+            f" 0 .. {task.size - 1}. Encode the classes as integers."
+        )
+    labels = targets.reshape(-1).astype(np.int64)
+    bad = ((labels < 0) | (labels >= task.size)) & (labels != ignored_label(task))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(
+            f"{where}: label {labels[row]} of task {task.name!r} in row {row} is out of range ({int(bad.sum())} such"
+            f" rows), expected 0 .. {task.size - 1}. Correct the labels, or raise the task's size."
+        )
+
+
+KIND = TaskKind(
+    name="classification",
+    losses=("cross_entropy",),
+    default_loss="cross_entropy",
+    target_spec=target_spec,
+    head=linear_head,
+    metrics=metrics,
+    check_targets=check_targets,
+)

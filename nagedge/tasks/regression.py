@@ -1,0 +1,49 @@
+"""Regression: ``size`` real outputs a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nagedge.specs import BATCH, TaskSpec, TensorSpec
+from nagedge.tasks.kind import Array, TaskKind, check_finite, check_shape, linear_head
+
+__all__ = ["KIND"]
+
+
+def target_spec(task: TaskSpec) -> TensorSpec:
+    """Return the spec of the values: float32 ``[batch, size]``, ``[batch]`` for size 1."""
+    return TensorSpec(task.name, "float32", (BATCH,) if task.size == 1 else (BATCH, task.size), task.unit)
+
+
+def metrics(output: Array, target: Array, task: TaskSpec) -> dict[str, float]:
+    """Return ``mae``, ``rmse`` (in the units of the arrays) and ``r2``.
+
+    R2 is the mean over the outputs of 1 - residual / total sum of squares; an output whose targets are all equal
+    has no variance to explain and counts 0.
+    """
+    y = target.reshape(-1, task.size).astype(np.float64)
+    error = output.reshape(-1, task.size).astype(np.float64) - y
+    residual, total = (error**2).sum(axis=0), ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+    explained = np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 0.0)
+    return {
+        "mae": float(np.abs(error).mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "r2": float(explained.mean()),
+    }
+
+
+def check_targets(task: TaskSpec, targets: Array, where: str) -> None:
+    """Refuse targets that are not finite numbers ``[n, size]`` (``[n]`` for size 1)."""
+    check_shape(task, targets, where, row=() if task.size == 1 else (task.size,))
+    check_finite(task, targets, where)
+
+
+KIND = TaskKind(
+    name="regression",
+    losses=("mse", "l1", "huber"),
+    default_loss="mse",
+    target_spec=target_spec,
+    head=linear_head,
+    metrics=metrics,
+    check_targets=check_targets,
+)
