@@ -15,6 +15,7 @@ _DEFAULT_INPUT = {"mnist": "image", "arrays": "input", "table": "features", "ima
 # Which optional keys mean something for which source. Set elsewhere a key would be silently ignored: refused.
 _KEYS_BY_SOURCE = {
     "path": {"arrays", "table", "images"},
+    "dtype": {"arrays"},
     "columns": {"table"},
     "targets": {"arrays", "table", "images"},
     "classes": {"table", "images"},
@@ -73,7 +74,7 @@ class PreprocessingConfig(_Table):
     )
     bad_rows: Literal["error", "drop"] = Field(
         default="error",
-        description="A row that cannot be used (missing target, label out of range, infinite value, text where "
+        description="A row that cannot be used (missing target, label out of range, infinite value, text for "
         "a number belongs, unreadable image): refuse the file, or drop the row (counted in the report).",
     )
     resize: tuple[int, int] | None = Field(
@@ -122,6 +123,9 @@ class DataConfig(_Table):
         description="Name of the model's input; for 'arrays' also the name of the array. "
         "Default: image (mnist, images), input (arrays), features (table).",
     )
+    dtype: Literal["float32", "int64"] = Field(
+        default="float32", description="'arrays': type of the model's input; int64 for token ids."
+    )
     unit: str = Field(default="", description="Physical unit of the input values, for the record.")
     columns: list[str] = Field(default_factory=list, description="'table': the input columns, in order.")
     targets: dict[str, str | list[str]] = Field(
@@ -138,8 +142,8 @@ class DataConfig(_Table):
         default=None, description="Column or array of per-sample weights, >= 0."
     )
     labels: str | None = Field(
-        default=None, description="'images': CSV file inside the folder with a 'file' column and one column a task; "
-        "Without it, every sub-folder is a class.",
+        default=None, description="'images': CSV file inside the folder with a 'file' column and a column a task; "
+        "without it, every sub-folder is a class.",
     )  # fmt: skip
     colour: Literal["greyscale", "rgb"] = Field(default="rgb", description="'images': one channel or three.")
     split: SplitConfig = Field(default=SplitConfig())
@@ -172,6 +176,11 @@ class DataConfig(_Table):
         if self.source == "table" and not self.columns:
             raise ValueError("source 'table' needs columns, the list of the input columns")
         lists = {"columns": self.columns} | {f"classes.{task}": names for task, names in self.classes.items()}
+        steps = self.preprocessing
+        if self.dtype == "int64" and (steps.resize or steps.scale or steps.normalise):
+            raise ValueError("dtype 'int64' takes no resize, scale or normalise: remove them")
+        if self.dtype == "int64" and steps.missing not in ("error", "drop"):
+            raise ValueError("dtype 'int64' has no missing values: remove missing")
         for key, names in lists.items():
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:

@@ -37,6 +37,10 @@ def test_a_relative_path_is_taken_from_the_folder_of_the_run_file() -> None:
         ({"source": "mnist", "pth": "x"}, "Extra inputs are not permitted"),
         ({"source": "mnist", "path": "x"}, "path is for source 'arrays' or 'images' or 'table', not for 'mnist'"),
         ({"source": "arrays"}, "source 'arrays' needs a path"),
+        (
+            {"source": "arrays", "path": "x.npz", "dtype": "int64", "preprocessing": {"scale": 2}},
+            "dtype 'int64' takes no resize, scale or normalise",
+        ),
         ({"source": "table", "path": "x.csv"}, "needs columns"),
         ({"source": "table", "path": "x.csv", "columns": ["a", "a"]}, "columns names 'a' more than once"),
         ({"source": "arrays", "path": "x.npz", "colour": "rgb"}, "colour is for source 'images'"),

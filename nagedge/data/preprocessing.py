@@ -1,0 +1,287 @@
+"""Declared preprocessing: a list of steps that any device can repeat, computed here with numpy alone.
+
+Every step works in float32, in the order in which it is listed, so that a second implementation (in Kotlin, say)
+that follows the formulas below gives the same numbers up to the last bit or two of float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nagedge.errors import DataError
+
+__all__ = [
+    "DataLayout",
+    "FillMissing",
+    "Normalise",
+    "Preprocessing",
+    "Resize",
+    "Scale",
+    "StandardiseTarget",
+    "Step",
+    "resize_bilinear",
+]
+
+Array = npt.NDArray[Any]
+
+
+def _over_axis_1(values: Sequence[float], array: Array) -> npt.NDArray[np.float32]:
+    """Shape per-channel values (one for all, or one an entry of axis 1) to broadcast over ``array``."""
+    shape = [1] * array.ndim
+    if len(values) > 1:
+        if array.ndim < 2 or array.shape[1] != len(values):
+            raise DataError(
+                f"preprocessing has {len(values)} values for axis 1, the input has shape {list(array.shape)}: "
+                "use data of the shape that the model was trained on."
+            )
+        shape[1] = len(values)
+    return np.asarray(values, dtype=np.float32).reshape(shape)
+
+
+@dataclass(frozen=True)
+class FillMissing:
+    """``x = value where x is NaN``; ``value`` has one entry for all, or one for each entry of axis 1."""
+
+    kind: ClassVar[str] = "fill_missing"
+    value: tuple[float, ...]
+
+    def apply(self, x: Array) -> Array:
+        """Return a copy of float32 ``x [n, ...]`` without NaN."""
+        return np.where(np.isnan(x), _over_axis_1(self.value, x), x)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Bilinear resize of ``[n, channels, h, w]`` to ``height`` by ``width`` pixels; see :func:`resize_bilinear`."""
+
+    kind: ClassVar[str] = "resize"
+    height: int
+    width: int
+
+    def apply(self, x: Array) -> Array:
+        """Return float32 ``[n, channels, height, width]``."""
+        return resize_bilinear(x, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """``x = x * factor``."""
+
+    kind: ClassVar[str] = "scale"
+    factor: float
+
+    def apply(self, x: Array) -> Array:
+        """Return float32, the shape of ``x``."""
+        return x * np.float32(self.factor)
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """``x = (x - mean) / std``; each has one entry for all, or one for each entry of axis 1 (channel, feature)."""
+
+    kind: ClassVar[str] = "normalise"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, x: Array) -> Array:
+        """Return float32, the shape of ``x``."""
+        return (x - _over_axis_1(self.mean, x)) / _over_axis_1(self.std, x)
+
+
+Step = FillMissing | Resize | Scale | Normalise
+
+_STEPS: dict[str, type[Step]] = {step.kind: step for step in (FillMissing, Resize, Scale, Normalise)}
+
+
+@dataclass(frozen=True)
+class StandardiseTarget:
+    """A regression task is trained on ``(target - mean) / std``; one entry for each of its outputs."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, target: Array) -> npt.NDArray[np.float32]:
+        """Return the float32 target that the model learns, from one in the task's unit."""
+        mean, std = (_over_axis_1(values, target) for values in (self.mean, self.std))
+        return ((target.astype(np.float32) - mean) / std).astype(np.float32)
+
+    def invert(self, output: Array) -> npt.NDArray[np.float32]:
+        """Return the float32 value in the task's unit, from a model's output: ``output * std + mean``."""
+        mean, std = (_over_axis_1(values, output) for values in (self.mean, self.std))
+        return (output.astype(np.float32) * std + mean).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class DataLayout:
+    """Under which names a file of new examples holds its values: that of the training data.
+
+    Args:
+        columns: the input columns of a table, in the model's order; empty for other sources.
+        targets: task name -> its column, array, or columns; a task that is not named uses its own name.
+        classes: task name -> its class names, in label order, where they are known.
+        colour: ``"greyscale"`` or ``"rgb"`` for image files, else ``""``.
+        labels: name of the labels CSV of an image folder; ``""`` for a folder a class.
+    """
+
+    columns: tuple[str, ...] = ()
+    targets: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    colour: str = ""
+    labels: str = ""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to the raw values of one input, and to the targets of regression tasks.
+
+    Args:
+        input: name of the input the steps apply to; other inputs pass unchanged.
+        steps: applied in this order. int64 inputs (token ids) have none.
+        targets: task name -> standardisation; a task that is not named is trained on its raw values.
+        layout: names of columns, arrays and classes in the data files.
+    """
+
+    input: str
+    steps: tuple[Step, ...] = ()
+    targets: Mapping[str, StandardiseTarget] = field(default_factory=dict)
+    layout: DataLayout = field(default_factory=DataLayout)
+
+    def apply(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the inputs as the model takes them, from raw ``[n, ...]`` arrays of any real dtype."""
+        return {name: self.apply_array(x) if name == self.input else x for name, x in inputs.items()}
+
+    def apply_array(self, x: Array) -> Array:
+        """Return the preprocessed input; int64 stays as it is when there is no step."""
+        if not self.steps and x.dtype == np.int64:
+            return x
+        x = x.astype(np.float32)
+        for step in self.steps:
+            x = step.apply(x)
+        return np.ascontiguousarray(x, dtype=np.float32)
+
+    def apply_targets(self, targets: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the targets that the model learns, from targets in the tasks' units."""
+        return {
+            task: self.targets[task].apply(target) if task in self.targets else target
+            for task, target in targets.items()
+        }
+
+    def invert_outputs(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return outputs in the tasks' units, from a model's outputs ``[n]`` or ``[n, size]``."""
+        return {
+            task: self.targets[task].invert(output) if task in self.targets else output
+            for task, output in outputs.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain lists, strings and numbers for ``json.dump``; :meth:`from_json` reads them back."""
+        return {
+            "input": self.input,
+            "steps": [
+                {"step": step.kind, **{key: _plain(value) for key, value in asdict(step).items()}}
+                for step in self.steps
+            ],
+            "targets": {
+                task: {"mean": list(step.mean), "std": list(step.std)} for task, step in self.targets.items()
+            },
+            "layout": {
+                "columns": list(self.layout.columns),
+                "targets": {task: _plain(names) for task, names in self.layout.targets.items()},
+                "classes": {task: list(names) for task, names in self.layout.classes.items()},
+                "colour": self.layout.colour,
+                "labels": self.layout.labels,
+            },
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Preprocessing:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: for an unknown step or a field that is missing, unknown or of the wrong type.
+        """
+        try:
+            layout = document["layout"]
+            return cls(
+                input=str(document["input"]),
+                steps=tuple(_step_from_json(entry) for entry in document["steps"]),
+                targets={
+                    task: StandardiseTarget(mean=_floats(entry["mean"]), std=_floats(entry["std"]))
+                    for task, entry in document["targets"].items()
+                },
+                layout=DataLayout(
+                    columns=tuple(layout["columns"]),
+                    targets={
+                        task: names if isinstance(names, str) else tuple(names)
+                        for task, names in layout["targets"].items()
+                    },
+                    classes={task: tuple(names) for task, names in layout["classes"].items()},
+                    colour=str(layout["colour"]),
+                    labels=str(layout["labels"]),
+                ),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"preprocessing cannot be read ({type(error).__name__}: {error}): expected the object that "
+                "Preprocessing.to_json() writes. Export the model again."
+            ) from None
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _step_from_json(entry: Mapping[str, Any]) -> Step:
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    kind = fields.pop("step")
+    if kind not in _STEPS:
+        raise DataError(
+            f"preprocessing holds an unknown step {kind!r}, expected one of {', '.join(_STEPS)}: "
+            "it was written by a newer version; use that version, or export the model again."
+        )
+    return _STEPS[kind](**fields)
+
+
+def resize_bilinear(x: Array, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return ``x [n, channels, h, w]`` resized to ``[n, channels, height, width]``, bilinear, float32.
+
+    Half-pixel centres, edges clamped, no antialiasing, rows first and then columns. For output row ``i``::
+
+        s  = max(0, (i + 0.5) * h / height - 0.5)      float64
+        i0 = floor(s),  i1 = min(i0 + 1, h - 1)
+        y[i] = x[i0] + (x[i1] - x[i0]) * float32(s - i0)
+
+    Same as ONNX ``Resize`` (mode linear, ``half_pixel``) and ``torch.nn.functional.interpolate`` (``bilinear``,
+    ``align_corners=False``, ``antialias=False``) up to float32 rounding.
+
+    Raises:
+        DataError: if ``x`` is not of rank 4.
+    """
+    if x.ndim != 4:
+        raise DataError(
+            f"cannot resize an input of shape {list(x.shape)}: expected [n, channels, height, width]. "
+            "Remove resize, or give images."
+        )
+    y = x.astype(np.float32, copy=False)
+    for axis, size in ((2, height), (3, width)):
+        length = y.shape[axis]
+        if length == size:
+            continue
+        position = np.maximum((np.arange(size) + 0.5) * length / size - 0.5, 0.0)
+        low = np.floor(position).astype(np.int64)
+        high = np.minimum(low + 1, length - 1)
+        shape = [1] * 4
+        shape[axis] = size
+        weight = (position - low).astype(np.float32).reshape(shape)
+        below = np.take(y, low, axis=axis)
+        y = below + (np.take(y, high, axis=axis) - below) * weight
+    return y
