@@ -174,7 +174,7 @@ def test_loss_and_gradient_trace_with_a_symbolic_batch_and_without_gather_or_sca
 
     def arguments(batch: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
         outputs, targets = batch_of(tasks, batch, batch)
-        return [x.detach() for x in outputs.values()], list(targets.values()), torch.rand(batch).double()
+        return [x.detach() for x in outputs.values()], list(targets.values()), torch.linspace(0.5, 2, batch).double()
 
     graph = make_fx(loss_and_gradient, tracing_mode="symbolic")(*arguments(4))
     operators = {str(node.target) for node in graph.graph.nodes if node.op == "call_function"}
