@@ -1,0 +1,165 @@
+"""Deployment targets: one TOML file each, data and no code.
+
+The files that come with NagEdge lie in ``export/`` of the repository, in ``nagedge/_export`` of a wheel.
+Their names follow ``{os}-{arch}-{backend}-{precision}[-train].toml``; a file of one's own may have any name.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nagedge.errors import ConfigurationError, nearest_name
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["BACKEND_NAMES", "PRECISIONS", "Target", "available_targets", "load_target", "target_file"]
+
+BACKEND_NAMES = ("onnxruntime",)
+"""The backends a target may name, each a module of :mod:`nagedge.backends`."""
+
+PRECISIONS = ("fp32",)
+"""The precisions a target may name."""
+
+_OPSETS = (17, 23)
+_FIELD_TYPES = {"str": str, "bool": bool, "int": int, "float": float}
+_EXPECTED = {"str": "a string", "bool": "true or false", "int": "a whole number", "float": "a number"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an export is made for, and how closely it must agree with PyTorch there.
+
+    Two values agree when ``|got - expected| <= atol + rtol * |expected|``.
+
+    Args:
+        name: the file's name without ``.toml``.
+        os, arch: operating system and processor; ``"any"`` where the files are portable.
+        backend: one of :data:`BACKEND_NAMES`.
+        precision: one of :data:`PRECISIONS`.
+        opset: version of the ``ai.onnx`` operator set.
+        rtol, atol: tolerances of a training trajectory: losses, parameters and momentum buffers after every
+            step.
+        inference_rtol, inference_atol: tolerances of the outputs of one forward pass.
+        train: whether the export holds a training step besides inference.
+    """
+
+    name: str
+    os: str
+    arch: str
+    backend: str
+    precision: str
+    opset: int
+    rtol: float
+    atol: float
+    inference_rtol: float
+    inference_atol: float
+    train: bool = False
+
+
+def available_targets() -> tuple[str, ...]:
+    """Return the names of the targets that come with NagEdge, sorted."""
+    return tuple(sorted(path.stem for path in _folder().glob("*.toml")))
+
+
+def target_file(name: str) -> Path:
+    """Return the file of a target that comes with NagEdge.
+
+    Raises:
+        ConfigurationError: when there is none of that name.
+    """
+    known = available_targets()
+    if name not in known:
+        raise ConfigurationError(
+            f"unknown target {name!r}; NagEdge has {', '.join(known)}, or give the path of a .toml file."
+            + nearest_name(name, known)
+        )
+    return _folder() / f"{name}.toml"
+
+
+def load_target(name_or_path: str | PathLike[str]) -> Target:
+    """Return a target by name, or from a file of one's own.
+
+    Args:
+        name_or_path: a name of :func:`available_targets`; anything that is a path object, ends in ``.toml``
+            or holds a path separator is read as a file.
+
+    Raises:
+        ConfigurationError: for an unknown name, a missing or malformed file, an unknown or missing key, or a
+            value of the wrong type or out of range.
+    """
+    is_name = isinstance(name_or_path, str) and not name_or_path.endswith(".toml") and "/" not in name_or_path
+    path = target_file(str(name_or_path)) if is_name else Path(name_or_path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"target file {path}: cannot be read ({error.strerror}); give the path of a .toml file, or one "
+            f"of the names {', '.join(available_targets())}."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"target file {path}: not valid TOML ({error}); start from a copy made by `nagedge targets cp`."
+        ) from error
+    return _target(path, table)
+
+
+def _target(path: Path, table: dict[str, object]) -> Target:
+    """Build a target from a parsed file, refusing what it does not know."""
+    specs = {field.name: field for field in fields(Target) if field.name != "name"}
+    for key in table:
+        if key not in specs:
+            raise ConfigurationError(
+                f"target file {path}: unknown key {key!r}; expected {', '.join(specs)}."
+                + nearest_name(key, specs)
+            )
+    values: dict[str, object] = {"name": path.stem}
+    for key, spec in specs.items():
+        if key in table:
+            values[key] = _value(path, key, str(spec.type), table[key])
+        elif spec.default is MISSING:
+            raise ConfigurationError(f"target file {path}: {key!r} is missing; every target states it.")
+    target = Target(**values)  # type: ignore[arg-type] # each value was checked against its field
+    _check_ranges(path, target)
+    return target
+
+
+def _value(path: Path, key: str, type_name: str, value: object) -> object:
+    """Return ``value`` as the field's type; TOML's ``1`` is also a float, but ``true`` is no number."""
+    expected = _FIELD_TYPES[type_name]
+    if expected is float and type(value) is int:
+        value = float(value)
+    if type(value) is not expected:
+        raise ConfigurationError(f"target file {path}: {key} is {value!r}, expected {_EXPECTED[type_name]}.")
+    return value
+
+
+def _check_ranges(path: Path, target: Target) -> None:
+    for key, known in {"backend": BACKEND_NAMES, "precision": PRECISIONS}.items():
+        got = getattr(target, key)
+        if got not in known:
+            raise ConfigurationError(
+                f"target file {path}: unknown {key} {got!r}; this version has {', '.join(known)}."
+                + nearest_name(got, known)
+            )
+    for key in ("rtol", "atol", "inference_rtol", "inference_atol"):
+        got = getattr(target, key)
+        if not (math.isfinite(got) and got >= 0):
+            raise ConfigurationError(f"target file {path}: {key} is {got}, expected a finite number >= 0.")
+    lowest, highest = _OPSETS
+    if not lowest <= target.opset <= highest:
+        raise ConfigurationError(
+            f"target file {path}: opset is {target.opset}, expected {lowest} to {highest}; 18 runs on every "
+            "ONNX Runtime since 1.14."
+        )
+
+
+def _folder() -> Path:
+    """Return where the shipped files lie: in the package (wheel), else beside it (editable install)."""
+    package = Path(__file__).parent
+    shipped = package / "_export"
+    return shipped if shipped.is_dir() else package.parent / "export"
