@@ -1,0 +1,31 @@
+"""Reshapes and constants that keep a traced graph free of batch arithmetic and of in-place construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+aten = torch.ops.aten
+
+__all__ = ["constant", "reshape"]
+
+
+def reshape(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """``x.reshape(sizes)`` that records ``sizes`` as they are.
+
+    ``Tensor.reshape`` works a -1 out during tracing, which pins a symbolic batch to its example value where the
+    data has to be copied.
+    """
+    if not x.is_contiguous():
+        return aten._unsafe_view.default(aten.clone.default(x, memory_format=torch.contiguous_format), list(sizes))
+    return aten.view.default(x, list(sizes))
+
+
+def constant(values: Sequence[Any], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A constant of the graph with ``like``'s dtype (or ``dtype``): made outside the tracing, so it is one attribute."""
+    with _disable_current_modes():
+        return torch.tensor(values, dtype=dtype or like.dtype)
