@@ -67,7 +67,7 @@ def load(path: str | PathLike[str]) -> Bundle:
     Raises:
         BundleError: when a file is missing, damaged, misnamed, or the manifest is newer than this version.
     """
-    from nagedge.bundle import Bundle  # noqa: PLC0415 - the public names are lazy
+    from nagedge.bundle import Bundle
 
     return Bundle.load(path)
 

@@ -43,11 +43,15 @@ def test_specs_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "size", "weight", "text"),
     [
-        ("a b", "binary", 1, 1.0,
-         "task name 'a b' is not an identifier: use letters, digits and underscores, for example 'digit'."),
-        ("digit", "clasification", 10, 1.0,
-         "task 'digit': unknown kind 'clasification'; expected one of classification, binary, multilabel, "
-         "regression. Did you mean 'classification'?"),
+        (
+            "a b", "binary", 1, 1.0,
+            "task name 'a b' is not an identifier: use letters, digits and underscores, for example 'digit'.",
+        ),
+        (
+            "digit", "clasification", 10, 1.0,
+            ("task 'digit': unknown kind 'clasification'; expected one of classification, binary, multilabel, "
+            "regression. Did you mean 'classification'?"),
+        ),
         ("digit", "classification", 1, 1.0, "task 'digit': size is 1, a classification task needs at least 2."),
         ("tilt", "regression", 0, 1.0, "task 'tilt': size is 0, a regression task needs at least 1."),
         ("spam", "binary", 2, 1.0, "task 'spam': size is 2, a binary task needs exactly 1."),
