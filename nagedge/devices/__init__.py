@@ -1,0 +1,1 @@
+"""Where a runtime runs: this host, and devices that are emulated or attached."""

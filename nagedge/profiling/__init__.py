@@ -1,0 +1,1 @@
+"""What a step costs on this host: latency, memory and time by operator."""

@@ -1,9 +1,9 @@
 """Statistics of latency samples: where warm-up ends, quantiles with intervals, outliers, drift, two modes.
 
-Latencies are neither normal nor independent: they have a long right tail, they trend while caches and clocks settle,
-and neighbours resemble each other. Every method here is chosen for that: ranks and medians rather than means, a
-*block* bootstrap rather than an independent one, and a quantile that the samples cannot support is left out rather
-than invented. Pure numpy; every function is deterministic.
+Latencies are neither normal nor independent: they have a long right tail, they trend while caches and clocks
+settle, and neighbours resemble each other. Every method here is chosen for that: ranks and medians rather
+than means, a *block* bootstrap rather than an independent one, and a quantile that the samples cannot support
+is left out rather than invented. Pure numpy; every function is deterministic.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class WarmUp:
 
     Args:
         length: samples before the steady state; 0 when there is no warm-up.
-        reached: whether the series settled. If not, ``length`` is half of the samples and what follows is only the
-            better half: measure for longer.
+        reached: whether the series settled. If not, ``length`` is half of the samples and what follows is
+            only the better half: measure for longer.
     """
 
     length: int
@@ -145,14 +145,14 @@ def _series(samples: ArrayLike) -> FloatArray:
 def detect_warm_up(samples: ArrayLike) -> WarmUp:
     """Return how many samples precede the steady state.
 
-    MSER-5 (K. P. White, "An effective truncation heuristic for bias reduction in simulation output", Simulation
-    69(6), 1997): groups of five are summarised, and the number of groups d to drop minimises the squared standard
-    error of the rest, ``sum_{i >= d} (y_i - mean_d)^2 / (m - d)^2``; a minimum in the second half means that
-    the series has not settled. Three departures, as latencies have rare, large spikes and MSER finds some d even in
-    pure noise: a group is summarised by its median, not its mean; the shortest d within 10 % of the minimum is taken;
-    and of those samples the longest start counts that a Mann-Whitney test (|z| > 3) and a shift of the median above
-    2 % tell from the steady state. That execution times need not settle
-    at all is the finding of Barrett et al. (OOPSLA 2017), hence :attr:`WarmUp.reached`.
+    MSER-5 (K. P. White, "An effective truncation heuristic for bias reduction in simulation output",
+    Simulation 69(6), 1997): groups of five are summarised, and the number of groups d to drop minimises the
+    squared standard error of the rest, ``sum_{i >= d} (y_i - mean_d)^2 / (m - d)^2``; a minimum in the second
+    half means that the series has not settled. Three departures, as latencies have rare, large spikes and
+    MSER finds some d even in pure noise: a group is summarised by its median, not its mean; the shortest d
+    within 10 % of the minimum is taken; and of those samples the longest start counts that a Mann-Whitney
+    test (|z| > 3) and a shift of the median above 2 % tell from the steady state. That execution times need
+    not settle at all is the finding of Barrett et al. (OOPSLA 2017), hence :attr:`WarmUp.reached`.
 
     Args:
         samples: durations in order of time, shape [n]; fewer than 20 give no warm-up, as nothing can be told.
@@ -160,7 +160,7 @@ def detect_warm_up(samples: ArrayLike) -> WarmUp:
     values = _series(samples)
     groups = len(values) // _GROUP
     if groups < 4:
-        return WarmUp(0, True)
+        return WarmUp(0, reached=True)
     # Whole groups are counted from the end, so that no recent sample is lost to rounding.
     offset = len(values) - groups * _GROUP
     medians = np.median(values[offset:].reshape(groups, _GROUP), axis=1)
@@ -170,7 +170,7 @@ def detect_warm_up(samples: ArrayLike) -> WarmUp:
     tail_centred = np.cumsum(centred[::-1])[::-1]
     tail_squares = np.cumsum((centred**2)[::-1])[::-1]
     spread = np.maximum(tail_squares - tail_centred**2 / left, 0.0)
-    # Standard error on the scale of timer noise is no evidence: without this floor, constant samples favour d > 0.
+    # Standard error on the scale of timer noise is no evidence: without this floor, constants favour d > 0.
     floor = (1e-6 * tail_sum[0] / groups) ** 2
     score = (spread + floor) / left.astype(np.float64) ** 2
     score = score[: groups - 3]
@@ -181,7 +181,7 @@ def detect_warm_up(samples: ArrayLike) -> WarmUp:
     for length in range(start if best else 0, 0, -_GROUP):
         if _shifted(values[:length], values[start:]):
             return WarmUp(length if settled else start, settled)
-    return WarmUp(0, True)
+    return WarmUp(0, reached=True)
 
 
 def _shifted(before: FloatArray, after: FloatArray) -> bool:
@@ -206,9 +206,10 @@ def _shifted(before: FloatArray, after: FloatArray) -> bool:
 def minimum_samples(probability: float, confidence: float = 0.95) -> int:
     """Return the fewest samples with which a two-sided interval of a quantile exists.
 
-    A distribution-free interval is bounded by order statistics, so the largest of n samples must lie above the
-    quantile (and the smallest below it) with probability ``1 - (1 - confidence) / 2``: ``p**n <= (1 - confidence) / 2``
-    (Conover, Practical Nonparametric Statistics, 1999, section 3.2). p50 needs 6 samples, p90 36 and p99 368.
+    A distribution-free interval is bounded by order statistics, so the largest of n samples must lie above
+    the quantile (and the smallest below it) with probability ``1 - (1 - confidence) / 2``: ``p**n <= (1 -
+    confidence) / 2`` (Conover, Practical Nonparametric Statistics, 1999, section 3.2). p50 needs 6 samples,
+    p90 36 and p99 368.
     """
     if not 0.0 < probability < 1.0 or not 0.0 < confidence < 1.0:
         raise ValueError(
@@ -228,8 +229,8 @@ def quantiles(
 ) -> tuple[Quantile, ...]:
     """Return each quantile with its percentile bootstrap interval.
 
-    The bootstrap resamples circular blocks of ``ceil(n ** (1/3))`` neighbours (Politis and Romano 1992), because
-    neighbouring latencies are correlated and an independent bootstrap would claim too narrow an interval.
+    The bootstrap resamples circular blocks of ``ceil(n ** (1/3))`` neighbours (Politis and Romano 1992),
+    because neighbouring latencies are correlated and an independent bootstrap would claim too narrow an interval.
 
     Args:
         samples: steady-state durations in order of time, shape [n].
@@ -290,12 +291,12 @@ def find_outliers(samples: ArrayLike) -> Outliers:
 def detect_drift(samples: ArrayLike) -> Drift:
     """Test for a monotonic trend: Mann (1945) and Kendall (1975), with the Theil-Sen slope (Sen 1968).
 
-    The tests run on the medians of at most 60 consecutive groups, which lessens the correlation of neighbours. Fewer
-    than 20 samples give no drift.
+    The tests run on the medians of at most 60 consecutive groups, which lessens the correlation of
+    neighbours. Fewer than 20 samples give no drift.
     """
     values = _series(samples)
     if len(values) < 20:
-        return Drift(False, 0.0, 0.0)
+        return Drift(detected=False, z=0.0, relative_change=0.0)
     groups = min(60, len(values) // 2)
     medians = np.array([float(np.median(part)) for part in np.array_split(values, groups)])
     later, earlier = np.triu_indices(groups, k=1)[::-1]
@@ -316,8 +317,9 @@ def detect_modes(samples: ArrayLike) -> Modes:
     """Look for two separate groups by the optimal two-means split in one dimension (Otsu 1979).
 
     Logarithms of the samples below the outer fence are split where the variance within the two parts is
-    smallest; the split counts as bimodal when it explains 85 % of the variance, each part holds a tenth of the samples
-    and the means are 5 % apart. A hint, not a test. Fewer than 20 samples are never called bimodal.
+    smallest; the split counts as bimodal when it explains 85 % of the variance, each part holds a tenth of
+    the samples and the means are 5 % apart. A hint, not a test. Fewer than 20 samples are never called
+    bimodal.
     """
     values = _series(samples)
     if not len(values):
@@ -325,7 +327,7 @@ def detect_modes(samples: ArrayLike) -> Modes:
     kept = np.sort(values[values <= find_outliers(values).fence])
     middle = float(np.mean(kept))
     if len(kept) < 20 or kept[0] <= 0.0 or kept[-1] - kept[0] <= 1e-9 * kept[-1]:
-        return Modes(False, middle, middle, 0.0, 0.0)
+        return Modes(bimodal=False, low=middle, high=middle, share_high=0.0, separation=0.0)
     logs = np.log(kept)
     count = len(logs)
     lower = np.arange(1, count)
