@@ -1,0 +1,105 @@
+"""Models: a trunk (ours, timm's or the user's) with one head a task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nagedge.errors import ConfigurationError
+from nagedge.models.cnn import cnn_trunk
+from nagedge.models.config import ModelConfig
+from nagedge.models.external import load_factory, timm_trunk
+from nagedge.models.mlp import mlp_trunk
+from nagedge.models.multitask import MultiTaskModel
+from nagedge.specs import TaskSpec, TensorSpec
+from nagedge.tasks import TASK_KINDS
+
+__all__ = ["ModelConfig", "MultiTaskModel", "build_model", "load_factory"]
+
+
+def build_model(
+    model: ModelConfig, input_spec: TensorSpec, tasks: Sequence[TaskSpec], seed: int
+) -> nn.Module:
+    """Return the model of a run, in training mode: ``forward(x [batch, ...])`` gives task name -> outputs.
+
+    The same arguments give the same weights; torch's global random state is left as it was.
+
+    Args:
+        model: which trunk.
+        input_spec: the model's input; its shape has the batch first.
+        tasks: what to predict; their kinds make the heads.
+        seed: of the initial weights.
+
+    Raises:
+        ConfigurationError: the trunk cannot be made, or does not fit the input or the tasks.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk = _trunk(model, input_spec)
+        output = _probe(trunk, model, input_spec)
+        if isinstance(output, Mapping):
+            return _whole_model(trunk, output, model, tasks)
+        if not isinstance(output, Tensor) or output.dim() != 2:
+            shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ConfigurationError(
+                f"model trunk {model.trunk!r} gives {shape} for a batch of 2, expected features [2, features] or"
+                " a dict of task outputs. Pool and flatten at its end."
+            )
+        heads = {task.name: TASK_KINDS[task.kind].head(output.shape[1], task) for task in tasks}
+        return MultiTaskModel(trunk, heads).train()
+
+
+def _trunk(model: ModelConfig, input_spec: TensorSpec) -> nn.Module:
+    sizes = [size for size in input_spec.shape[1:] if isinstance(size, int)]
+    if model.trunk == "mlp":
+        return mlp_trunk(math.prod(sizes), model.hidden, model.dropout)
+    if model.trunk == "cnn" or model.trunk.startswith("timm:"):
+        if len(sizes) != 3 or input_spec.dtype != "float32":
+            raise ConfigurationError(
+                f"model trunk {model.trunk!r} takes float32 images [batch, channels, height, width], input"
+                f" {_described(input_spec)}. Use trunk 'mlp', or a module of your own."
+            )
+        if model.trunk == "cnn":
+            return cnn_trunk(sizes[0], model.channels, model.dropout)
+        name = model.trunk.removeprefix("timm:")
+        return timm_trunk(name, sizes[0], pretrained=model.pretrained, options=model.options)
+    return load_factory(model.trunk, model.options)
+
+
+def _described(spec: TensorSpec) -> str:
+    return f"{spec.name!r} is {spec.dtype} {list(spec.shape)}"
+
+
+def _probe(trunk: nn.Module, model: ModelConfig, input_spec: TensorSpec) -> object:
+    """Run two all-zero samples through the trunk to see what it gives."""
+    sizes = [size for size in input_spec.shape[1:] if isinstance(size, int)]
+    trunk.eval()
+    try:
+        with torch.no_grad():
+            output: object = trunk(torch.zeros((2, *sizes), dtype=getattr(torch, input_spec.dtype)))
+    except Exception as error:  # the module may be the user's
+        raise ConfigurationError(
+            f"model trunk {model.trunk!r} does not take its input, which {_described(input_spec)}: {error}"
+        ) from error
+    trunk.train()
+    return output
+
+
+def _whole_model(
+    module: nn.Module, output: Mapping[object, object], model: ModelConfig, tasks: Sequence[TaskSpec]
+) -> nn.Module:
+    for task in tasks:
+        value = output.get(task.name)
+        fits = isinstance(value, Tensor) and (
+            value.shape == (2, task.size) or (task.size == 1 and value.shape == (2,))
+        )
+        if not fits:
+            got = list(value.shape) if isinstance(value, Tensor) else "nothing"
+            raise ConfigurationError(
+                f"model {model.trunk!r} gives {got} for task {task.name!r} and a batch of 2, expected"
+                f" [2, {task.size}]; its entries are {', '.join(map(str, output))}. Return one entry a task."
+            )
+    return module.train()

@@ -1,0 +1,1 @@
+"""Training: the run file, Nesterov SGD, the loop, and checkpoints that a kill cannot break."""

@@ -1,0 +1,28 @@
+"""The learning rate of each step: linear warm-up, then a cosine to zero."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["learning_rate"]
+
+
+def learning_rate(step: int, *, lr: float, steps: int, warmup_steps: int = 0) -> float:
+    """Return the learning rate of one step; a pure function, so a resumed run needs no scheduler state.
+
+        lr * (step + 1) / (warmup_steps + 1)                                     for step < warmup_steps
+        lr * (1 + cos(pi * (step - warmup_steps) / (steps - warmup_steps))) / 2  after
+
+    The cosine is that of Loshchilov and Hutter (2017) without restarts: lr at the end of the warm-up, and it
+    would reach 0 one step after the last.
+
+    Args:
+        step: 0 .. steps - 1.
+        lr: the largest learning rate.
+        steps: steps of the whole run, >= 1.
+        warmup_steps: steps of the warm-up, < steps.
+    """
+    if step < warmup_steps:
+        return lr * (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / (steps - warmup_steps)
+    return lr * (1 + math.cos(math.pi * progress)) / 2
