@@ -1,0 +1,190 @@
+"""Peak memory of a step above the loaded session, measured in a fresh process.
+
+In the profiling process the peak would be that of whatever ran before. A child process loads the session, notes its
+resident memory, resets the kernel's high-water mark and runs a few steps. How far the mark then rose is what a step
+needs beyond the loaded session. Where the mark cannot be reset the figure is a lower bound, and says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nagedge.errors import ConfigurationError
+from nagedge.profiling.measure import EVIDENCE_HOST
+
+__all__ = ["MemoryPeak", "peak_memory"]
+
+Argument = str | int | float | bool | None
+
+_MARKER = "nagedge-memory:"
+
+
+@dataclass(frozen=True)
+class MemoryPeak:
+    """Resident memory of a process that runs one workload.
+
+    Args:
+        evidence: the class of evidence. method: how the peak was read.
+        step_bytes: the peak while stepping, above the loaded session.
+        lower_bound: whether ``step_bytes`` may be too low, as the loading's own peak hides part of it.
+        loaded_bytes: the loaded session, above an interpreter with numpy: weights, graph and the runtime's libraries.
+        process_bytes: the whole process at its peak while stepping.
+        steps: how many were run.
+    """
+
+    evidence: str
+    method: str
+    step_bytes: int
+    lower_bound: bool
+    loaded_bytes: int
+    process_bytes: int
+    steps: int
+
+
+def peak_memory(
+    factory: str,
+    arguments: Mapping[str, Argument],
+    *,
+    steps: int = 3,
+    timeout_s: float = 120.0,
+) -> MemoryPeak:
+    """Run a workload in a child process and return its peak memory.
+
+    Args:
+        factory: ``"package.module:function"``; the function is called with ``arguments`` as keywords, loads the
+            session, and returns a callable ``run(iteration: int) -> None``.
+        arguments: plain values, as they travel as JSON.
+        steps: calls of ``run``; the first one usually allocates most.
+        timeout_s: when to give up.
+
+    Raises:
+        ConfigurationError: if the child fails or is too slow; the text ends with the child's last line.
+    """
+    order = json.dumps({"factory": factory, "arguments": dict(arguments), "steps": steps})
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "nagedge.profiling.memory"],
+            input=order,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(
+            f"memory of {factory!r}: the child process took more than {timeout_s:g} s for {steps} steps. "
+            "Raise the limit or use a smaller batch."
+        ) from None
+    for line in done.stdout.splitlines():
+        if line.startswith(_MARKER):
+            return MemoryPeak(**json.loads(line.removeprefix(_MARKER)))
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    raise ConfigurationError(
+        f"memory of {factory!r}: the child process ended with code {done.returncode} instead of a figure: {last}"
+    )
+
+
+def _measure(order: str) -> MemoryPeak:
+    """What the child does; ``order`` is the JSON of :func:`peak_memory`."""
+    request = json.loads(order)
+    module, _, function = request["factory"].partition(":")
+    _return_free_memory()
+    bare = _resident_bytes()
+    run: Callable[[int], None] = getattr(importlib.import_module(module), function)(**request["arguments"])
+    _return_free_memory()
+    resettable = _reset_high_water()
+    loaded = _resident_bytes()
+    before = _high_water_bytes()
+    for step in range(request["steps"]):
+        run(step)
+    after = _high_water_bytes()
+    if resettable:
+        method = "VmHWM of /proc/self/status, reset through /proc/self/clear_refs after loading"
+        step_bytes = after - loaded
+    else:
+        method = "growth of the process's high-water mark (ru_maxrss) over the steps"
+        step_bytes = after - before
+    return MemoryPeak(
+        evidence=EVIDENCE_HOST,
+        method=method,
+        step_bytes=max(0, step_bytes),
+        lower_bound=not resettable,
+        loaded_bytes=max(0, loaded - bare),
+        process_bytes=after,
+        steps=request["steps"],
+    )
+
+
+def _status_bytes(field: str) -> int | None:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(rf"^{field}:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _resident_bytes() -> int:
+    """Resident memory now; its maximum so far where the system tells no more."""
+    return _status_bytes("VmRSS") or _maximum_resident_bytes()
+
+
+def _high_water_bytes() -> int:
+    return _status_bytes("VmHWM") or _maximum_resident_bytes()
+
+
+def _maximum_resident_bytes() -> int:
+    try:
+        import resource
+    except ImportError:
+        raise ConfigurationError(
+            f"peak memory is not available on {sys.platform!r}; expected Linux or macOS. Profile without memory."
+        ) from None
+    maximum = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return maximum if sys.platform == "darwin" else maximum * 1024  # macOS counts bytes, Linux KiB
+
+
+def _reset_high_water() -> bool:
+    """Set VmHWM back to VmRSS (Linux, proc(5): writing 5 to clear_refs); whether that worked."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    high, now = _status_bytes("VmHWM"), _status_bytes("VmRSS")
+    return high is not None and now is not None and high - now < 1 << 20
+
+
+def _return_free_memory() -> None:
+    """Give memory freed while loading back to the system, else the steps would reuse it unseen (glibc only)."""
+    if sys.platform != "linux":
+        return
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return
+
+
+def _main() -> None:
+    from dataclasses import asdict
+
+    result = json.dumps(asdict(_measure(sys.stdin.read())))
+    # The marker tells the figure from whatever the runtime prints.
+    sys.stdout.write(f"\n{_MARKER}{result}\n")
+
+
+if __name__ == "__main__":
+    _main()
