@@ -142,7 +142,7 @@ class DataConfig(_Table):
         default=None, description="Column or array of per-sample weights, >= 0."
     )
     labels: str | None = Field(
-        default=None, description="'images': CSV file inside the folder with a 'file' column and a column a task; "
+        default=None, description="'images': CSV file in the folder: a 'file' column, a column a task; "
         "without it, every sub-folder is a class.",
     )  # fmt: skip
     colour: Literal["greyscale", "rgb"] = Field(default="rgb", description="'images': one channel or three.")

@@ -21,8 +21,8 @@ class Examples:
 
     Args:
         inputs: input name -> float32 or int64 ``[n, ...]``.
-        targets: task name -> int64 ``[n]`` (classification), float32 ``[n, size]`` (multilabel, regression) or
-            float32 ``[n]`` (binary, regression of size 1).
+        targets: task name -> int64 ``[n]`` (classification), float32 ``[n, size]`` (multilabel, regression)
+            or float32 ``[n]`` (binary, regression of size 1).
         sample_weight: float32 ``[n]``, >= 0, or ``None`` for all ones.
     """
 

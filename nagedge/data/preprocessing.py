@@ -1,18 +1,19 @@
 """Declared preprocessing: a list of steps that any device can repeat, computed here with numpy alone.
 
-Every step works in float32, in the order in which it is listed, so that a second implementation (in Kotlin, say)
-that follows the formulas below gives the same numbers up to the last bit or two of float32.
+Every step works in float32, in the order in which it is listed, so that a second implementation (in Kotlin,
+say) that follows the formulas below gives the same numbers up to the last bit or two of float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from nagedge.data.resize import resize_bilinear
 from nagedge.errors import DataError
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "Scale",
     "StandardiseTarget",
     "Step",
-    "resize_bilinear",
 ]
 
 Array = npt.NDArray[Any]
@@ -36,8 +36,8 @@ def _over_axis_1(values: Sequence[float], array: Array) -> npt.NDArray[np.float3
     if len(values) > 1:
         if array.ndim < 2 or array.shape[1] != len(values):
             raise DataError(
-                f"preprocessing has {len(values)} values for axis 1, the input has shape {list(array.shape)}: "
-                "use data of the shape that the model was trained on."
+                f"preprocessing has {len(values)} values for axis 1, the input has shape "
+                f"{list(array.shape)}: use data of the shape that the model was trained on."
             )
         shape[1] = len(values)
     return np.asarray(values, dtype=np.float32).reshape(shape)
@@ -57,7 +57,7 @@ class FillMissing:
 
 @dataclass(frozen=True)
 class Resize:
-    """Bilinear resize of ``[n, channels, h, w]`` to ``height`` by ``width`` pixels; see :func:`resize_bilinear`."""
+    """Bilinear resize of ``[n, channels, h, w]`` to ``height`` by ``width``: :mod:`nagedge.data.resize`."""
 
     kind: ClassVar[str] = "resize"
     height: int
@@ -82,7 +82,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Normalise:
-    """``x = (x - mean) / std``; each has one entry for all, or one for each entry of axis 1 (channel, feature)."""
+    """``x = (x - mean) / std``; each has one entry for all, or one for each channel or feature (axis 1)."""
 
     kind: ClassVar[str] = "normalise"
     mean: tuple[float, ...]
@@ -95,7 +95,7 @@ class Normalise:
 
 Step = FillMissing | Resize | Scale | Normalise
 
-_STEPS: dict[str, type[Step]] = {step.kind: step for step in (FillMissing, Resize, Scale, Normalise)}
+_STEPS: dict[str, Callable[..., Step]] = {step.kind: step for step in (FillMissing, Resize, Scale, Normalise)}
 
 
 @dataclass(frozen=True)
@@ -249,39 +249,3 @@ def _step_from_json(entry: Mapping[str, Any]) -> Step:
             "it was written by a newer version; use that version, or export the model again."
         )
     return _STEPS[kind](**fields)
-
-
-def resize_bilinear(x: Array, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Return ``x [n, channels, h, w]`` resized to ``[n, channels, height, width]``, bilinear, float32.
-
-    Half-pixel centres, edges clamped, no antialiasing, rows first and then columns. For output row ``i``::
-
-        s  = max(0, (i + 0.5) * h / height - 0.5)      float64
-        i0 = floor(s),  i1 = min(i0 + 1, h - 1)
-        y[i] = x[i0] + (x[i1] - x[i0]) * float32(s - i0)
-
-    Same as ONNX ``Resize`` (mode linear, ``half_pixel``) and ``torch.nn.functional.interpolate`` (``bilinear``,
-    ``align_corners=False``, ``antialias=False``) up to float32 rounding.
-
-    Raises:
-        DataError: if ``x`` is not of rank 4.
-    """
-    if x.ndim != 4:
-        raise DataError(
-            f"cannot resize an input of shape {list(x.shape)}: expected [n, channels, height, width]. "
-            "Remove resize, or give images."
-        )
-    y = x.astype(np.float32, copy=False)
-    for axis, size in ((2, height), (3, width)):
-        length = y.shape[axis]
-        if length == size:
-            continue
-        position = np.maximum((np.arange(size) + 0.5) * length / size - 0.5, 0.0)
-        low = np.floor(position).astype(np.int64)
-        high = np.minimum(low + 1, length - 1)
-        shape = [1] * 4
-        shape[axis] = size
-        weight = (position - low).astype(np.float32).reshape(shape)
-        below = np.take(y, low, axis=axis)
-        y = below + (np.take(y, high, axis=axis) - below) * weight
-    return y

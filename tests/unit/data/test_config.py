@@ -35,7 +35,10 @@ def test_a_relative_path_is_taken_from_the_folder_of_the_run_file() -> None:
     [
         ({"source": "mnits"}, "'mnist', 'arrays', 'table' or 'images'"),
         ({"source": "mnist", "pth": "x"}, "Extra inputs are not permitted"),
-        ({"source": "mnist", "path": "x"}, "path is for source 'arrays' or 'images' or 'table', not for 'mnist'"),
+        (
+            {"source": "mnist", "path": "x"},
+            "path is for source 'arrays' or 'images' or 'table', not for 'mnist'",
+        ),
         ({"source": "arrays"}, "source 'arrays' needs a path"),
         (
             {"source": "arrays", "path": "x.npz", "dtype": "int64", "preprocessing": {"scale": 2}},
@@ -44,10 +47,19 @@ def test_a_relative_path_is_taken_from_the_folder_of_the_run_file() -> None:
         ({"source": "table", "path": "x.csv"}, "needs columns"),
         ({"source": "table", "path": "x.csv", "columns": ["a", "a"]}, "columns names 'a' more than once"),
         ({"source": "arrays", "path": "x.npz", "colour": "rgb"}, "colour is for source 'images'"),
-        ({"source": "images", "path": "x", "classes": {"t": ["a", "a"]}}, "classes.t names 'a' more than once"),
+        (
+            {"source": "images", "path": "x", "classes": {"t": ["a", "a"]}},
+            "classes.t names 'a' more than once",
+        ),
         ({"source": "mnist", "split": {"train": 0.9}}, "train + validation + test is 1.2, expected 1"),
-        ({"source": "mnist", "preprocessing": {"scale": 0}}, "scale is 0.0, expected a finite number other than 0"),
-        ({"source": "mnist", "preprocessing": {"resize": [0, 4]}}, "resize is [0, 4], expected a height and a width"),
+        (
+            {"source": "mnist", "preprocessing": {"scale": 0}},
+            "scale is 0.0, expected a finite number other than 0",
+        ),
+        (
+            {"source": "mnist", "preprocessing": {"resize": [0, 4]}},
+            "resize is [0, 4], expected a height and a width",
+        ),
         ({"source": "mnist", "preprocessing": {"missing": float("nan")}}, "missing is nan"),
         (
             {"source": "mnist", "preprocessing": {"normalise": {"mean": [0], "std": [0]}}},
