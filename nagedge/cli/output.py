@@ -1,0 +1,80 @@
+"""Tables on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["ProgressCallback", "print_paths", "print_table", "progress_bars", "write_json"]
+
+ProgressCallback = Callable[[str, int, int], None]
+"""``(description, completed, total)``: one bar a description."""
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; columns whose cells are all numbers or blank are aligned to the right.
+
+    Where stdout is no terminal the table is as wide as it needs to be, up to 200 characters.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for index, name in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        table.add_column(
+            Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0
+        )
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    console = Console()
+    Console(width=None if console.is_terminal else 200).print(table)
+
+
+def print_paths(paths: dict[str, Path]) -> None:
+    """Print what was made and where, one a line, never wrapped: a path is there to be copied."""
+    import typer
+
+    width = max(len(name) for name in paths)
+    for name, path in paths.items():
+        typer.echo(f"{name:<{width}}  {path}")
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressCallback]:
+    """Yield a callback that draws one bar a description on stderr; nothing is drawn when that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(description: str, completed: int, total: int) -> None:
+            if description not in tasks:
+                tasks[description] = bars.add_task(description, total=total)
+            bars.update(tasks[description], completed=completed, total=total)
+
+        yield report
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as indented JSON, complete or not at all."""
+    import json
+
+    from nagedge.profiling.results import write_text
+
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _cell(value: object) -> str:
+    """Return a short text: blank for ``None``, four significant digits for a float."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

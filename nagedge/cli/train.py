@@ -1,0 +1,75 @@
+"""``nagedge train``: from a run file to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nagedge.training.events import EpochFinished, Event
+
+__all__ = ["command", "print_epochs", "training_display"]
+
+
+def command(
+    run: Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the checkpoint, instead of the run file's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    devices: Annotated[int, typer.Option(min=1, help="Processes or accelerators to train on.")] = 1,
+    strategy: Annotated[str, typer.Option(help="How they share the work: auto, ddp.")] = "auto",
+) -> None:
+    """Train a multi-task model as a run file describes it."""
+    from nagedge.cli.output import print_paths, print_table
+    from nagedge.training.fit import train
+
+    epochs: list[EpochFinished] = []
+    with training_display(epochs) as progress:
+        checkpoint = train(run, out=out, resume=resume, devices=devices, strategy=strategy, progress=progress)
+    print_epochs(epochs)
+    rows = [[task, name, value] for task, values in checkpoint.metrics.items() for name, value in values.items()]
+    print_table("Test examples", ["task", "metric", "value"], rows)
+    print_paths({"checkpoint": checkpoint.path})
+    typer.echo(f"next: nagedge export {checkpoint.path} --target any-any-onnxruntime-fp32-train --out BUNDLE")
+
+
+@contextmanager
+def training_display(epochs: list[EpochFinished]) -> Iterator[Callable[[Event], None]]:
+    """Yield a callback that draws the steps as a bar and appends each finished epoch to ``epochs``."""
+    from nagedge.cli.output import progress_bars
+    from nagedge.training.events import EpochFinished, StepsDone
+
+    with progress_bars() as bars:
+
+        def report(event: Event) -> None:
+            if isinstance(event, StepsDone):
+                bars("training", event.step, event.steps)
+            elif isinstance(event, EpochFinished):
+                epochs.append(event)
+
+        yield report
+
+
+def print_epochs(epochs: list[EpochFinished]) -> None:
+    """Print one row an epoch: learning rate, losses and the validation metrics."""
+    from nagedge.cli.output import print_table
+
+    if not epochs:
+        return
+    metrics = [(task, name) for task, values in epochs[-1].validation.items() for name in values]
+    columns = ["epoch", "lr", "train loss", "val loss", *(f"{task} {name}" for task, name in metrics), "seconds"]
+    rows = [
+        [
+            epoch.epoch,
+            epoch.lr,
+            epoch.losses["loss"],
+            epoch.validation_losses.get("loss"),
+            *(epoch.validation.get(task, {}).get(name) for task, name in metrics),
+            round(epoch.seconds, 1),
+        ]
+        for epoch in epochs
+    ]
+    print_table("Training", columns, rows)
