@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,23 @@ from nagedge.specs import TaskSpec
 __all__ = ["examples_from_arrays", "read_arrays", "read_npz"]
 
 Array = npt.NDArray[Any]
+
+# What zipfile and numpy raise for archives with damaged bytes, as found by flipping each of them.
+_DAMAGED = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_npz(path: Path) -> dict[str, Array]:
@@ -43,7 +62,9 @@ def read_npz(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
                 arrays[name] = archive[name]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError, SyntaxError) as error:
+                if not isinstance(arrays[name], np.ndarray):  # numpy hands out other members as bytes
+                    raise TypeError("no numpy array")
+    except _DAMAGED as error:
         where = f"{path}, array {name!r}" if name else str(path)
         if "allow_pickle" in str(error):
             raise DataError(
