@@ -60,8 +60,6 @@ class ModelConfig(BaseModel):
             "pretrained": ("timm",), "options": ("timm", "factory"),
         }  # fmt: skip
         for key, families in meant_for.items():
-            if key in self.model_fields_set and getattr(self, key) and family not in families:
-                if getattr(self, key) == type(self).model_fields[key].get_default(call_default_factory=True):
-                    continue  # a stored configuration spells out the defaults
+            if key in self.model_fields_set and family not in families:
                 raise ValueError(f"{key} does nothing for trunk {self.trunk!r}: remove it")
         return self

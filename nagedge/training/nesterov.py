@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["ParameterGroup", "is_decayed", "nesterov_step", "parameter_groups"]
+__all__ = ["is_decayed", "nesterov_step", "parameter_groups"]
 
 
 def nesterov_step(
@@ -14,9 +14,9 @@ def nesterov_step(
     grad: Tensor,
     momentum_buffer: Tensor,
     *,
-    lr: float,
-    momentum: float,
-    weight_decay: float = 0.0,
+    lr: float | Tensor,
+    momentum: float | Tensor,
+    weight_decay: float | Tensor = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return the parameter and the momentum buffer after one Nesterov SGD step.
 
@@ -29,11 +29,12 @@ def nesterov_step(
 
     Args:
         param, grad, momentum_buffer: floating, one common shape. Zeros in the buffer mean "first step".
-        lr: step size, >= 0.
+        lr: step size, >= 0; like the next two a number or a tensor without dimensions.
         momentum: in (0, 1).
         weight_decay: factor of the parameter that is added to its gradient, >= 0.
     """
-    d = grad + weight_decay * param
+    no_decay = not isinstance(weight_decay, Tensor) and weight_decay == 0.0  # then nothing for it is traced
+    d = grad if no_decay else grad + weight_decay * param
     new_buffer = momentum * momentum_buffer + d
     return param - lr * (d + momentum * new_buffer), new_buffer
 
@@ -48,16 +49,12 @@ def is_decayed(name: str, param: Tensor) -> bool:
     return param.dim() >= 2
 
 
-class ParameterGroup(TypedDict):
-    """One group of ``torch.optim.SGD``."""
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the trainable parameters in groups with and without weight decay, each in the model's order.
 
-    params: list[nn.Parameter]
-    weight_decay: float
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
-    """Return the trainable parameters in groups with and without weight decay, each in the model's order."""
-    groups: list[ParameterGroup] = []
+    The groups have the form that ``torch.optim.SGD`` takes: ``"params"`` and ``"weight_decay"``.
+    """
+    groups: list[dict[str, Any]] = []
     for decayed in (True, False):
         params = [
             param

@@ -1,0 +1,145 @@
+"""What a run needs for its steps, and one step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from nagedge.data.examples import DataSplits
+from nagedge.errors import ConfigurationError, DataError
+from nagedge.models import build_model
+from nagedge.specs import TaskSpec
+from nagedge.tasks import total_loss
+from nagedge.training.batches import DeviceExamples, steps_per_epoch
+from nagedge.training.checkpoint import Checkpoint
+from nagedge.training.nesterov import parameter_groups
+from nagedge.training.run import Run
+from nagedge.training.schedule import learning_rate
+
+__all__ = ["Setup", "set_up", "training_step"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that stays the same object from the first step of a run to its last.
+
+    Args:
+        fabric: the devices and processes.
+        run, path, tasks, data: what is trained, on what, and where the checkpoint goes.
+        train, validation, test: the examples on the device.
+        batch_size: examples a step over all processes.
+        steps_per_epoch, steps: steps of one epoch and of the whole run.
+        warmup_steps: steps with a rising learning rate.
+        module, optimizer: torch's own.
+        model, fabric_optimizer: the same, as Fabric wraps them.
+        params: the trainable parameters by name.
+    """
+
+    fabric: Fabric
+    run: Run
+    path: Path
+    tasks: Sequence[TaskSpec]
+    data: DataSplits
+    train: DeviceExamples
+    validation: DeviceExamples
+    test: DeviceExamples
+    batch_size: int
+    steps_per_epoch: int
+    steps: int
+    warmup_steps: int
+    module: nn.Module
+    optimizer: torch.optim.SGD
+    model: nn.Module
+    fabric_optimizer: Any  # a private class of Fabric, with the methods of an optimizer
+    params: Mapping[str, nn.Parameter]
+
+    def momentum(self) -> dict[str, Tensor]:
+        """Return the momentum buffers by parameter name; zeros where there was no step yet."""
+        return {
+            name: self.optimizer.state[param].get("momentum_buffer", torch.zeros_like(param))
+            for name, param in self.params.items()
+        }
+
+
+def set_up(
+    fabric: Fabric,
+    run: Run,
+    path: Path,
+    tasks: Sequence[TaskSpec],
+    data: DataSplits,
+    previous: Checkpoint | None,
+) -> Setup:
+    """Move the examples to the device; build model and optimizer, in the state of ``previous`` if there is one.
+
+    Raises:
+        ConfigurationError: the batch cannot be shared out, or ``previous`` was trained on other data.
+        DataError: there are no training examples.
+    """
+    train, validation, test = (
+        DeviceExamples.of(examples, data.input.name, fabric.device)
+        for examples in (data.train, data.validation, data.test)
+    )
+    if len(train) == 0:
+        raise DataError("there are no training examples. Add data, or raise data.split.train.")
+    batch_size = min(run.batch_size, len(train))
+    if batch_size % fabric.world_size:
+        raise ConfigurationError(
+            f"a batch of {batch_size} cannot be shared out among {fabric.world_size} devices. Set batch_size to a"
+            " multiple of the number of devices."
+        )
+    per_epoch = steps_per_epoch(len(train), batch_size)
+    steps = per_epoch * run.schedule.epochs
+    if previous is not None and previous.state.steps != steps:
+        raise ConfigurationError(
+            f"the checkpoint in {str(path)!r} was trained on other data: its run has {previous.state.steps} steps, this"
+            f" data gives {steps}. Give another folder with --out."
+        )
+    module = build_model(run.model, data.input, tasks, run.seed).to(fabric.device)
+    params = {name: param for name, param in module.named_parameters() if param.requires_grad}
+    optimizer = torch.optim.SGD(
+        parameter_groups(module, run.optimizer.weight_decay),
+        lr=run.optimizer.lr,
+        momentum=run.optimizer.momentum,
+        nesterov=True,
+        fused=True,
+    )
+    if previous is not None:
+        module.load_state_dict(previous.params())
+        if previous.state.step:
+            for name, buffer in previous.momentum().items():
+                optimizer.state[params[name]]["momentum_buffer"] = torch.from_numpy(buffer).to(fabric.device)
+    model, fabric_optimizer = fabric.setup(module, optimizer)
+    return Setup(
+        fabric, run, path, tasks, data, train, validation, test, batch_size, per_epoch, steps,
+        min(round(run.schedule.warmup * per_epoch), steps - 1),
+        module, optimizer, model, fabric_optimizer, params,
+    )  # fmt: skip
+
+
+def training_step(setup: Setup, step: int, rows: Tensor) -> Tensor:
+    """Do step number ``step`` (from 0) on the examples ``rows``, int64 ``[batch]``, shared out over the processes.
+
+    Returns:
+        Total loss, the loss of each task and the norm of the gradient before clipping, ``[tasks + 2]``, on the
+        device: nothing here waits for it.
+    """
+    fabric, config = setup.fabric, setup.run.optimizer
+    # a function of run and step, so that dropout needs no stored generator state
+    torch.manual_seed((setup.run.seed * 1_000_003 + step * fabric.world_size + fabric.global_rank) % 2**63)
+    rate = learning_rate(step, lr=config.lr, steps=setup.steps, warmup_steps=setup.warmup_steps)
+    for group in setup.optimizer.param_groups:
+        group["lr"] = rate
+    batch = setup.train.batch(rows[fabric.global_rank :: fabric.world_size])
+    setup.fabric_optimizer.zero_grad()
+    total, losses = total_loss(setup.tasks, setup.model(batch.x), batch.targets, batch.sample_weight)
+    fabric.backward(total)
+    norm = nn.utils.clip_grad_norm_(setup.params.values(), config.clip_norm or math.inf)
+    setup.fabric_optimizer.step()
+    return torch.stack([total.detach(), *(losses[task.name].detach() for task in setup.tasks), norm])
