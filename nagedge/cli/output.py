@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ProgressCallback", "print_paths", "print_table", "progress_bars", "write_json"]
+__all__ = ["ProgressCallback", "print_metrics", "print_paths", "print_table", "progress_bars", "write_json"]
 
 ProgressCallback = Callable[[str, int, int], None]
 """``(description, completed, total)``: one bar a description."""
@@ -32,6 +32,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_row(*(Text(_cell(value)) for value in row))
     console = Console()
     Console(width=None if console.is_terminal else 200).print(table)
+
+
+def print_metrics(title: str, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """Print task name -> metric name -> value, one row each."""
+    rows = [[task, name, value] for task, values in metrics.items() for name, value in values.items()]
+    print_table(title, ["task", "metric", "value"], rows)
 
 
 def print_paths(paths: dict[str, Path]) -> None:

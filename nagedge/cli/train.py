@@ -23,15 +23,14 @@ def command(
     strategy: Annotated[str, typer.Option(help="How they share the work: auto, ddp.")] = "auto",
 ) -> None:
     """Train a multi-task model as a run file describes it."""
-    from nagedge.cli.output import print_paths, print_table
+    from nagedge.cli.output import print_metrics, print_paths
     from nagedge.training.fit import train
 
     epochs: list[EpochFinished] = []
     with training_display(epochs) as progress:
         checkpoint = train(run, out=out, resume=resume, devices=devices, strategy=strategy, progress=progress)
     print_epochs(epochs)
-    rows = [[task, name, value] for task, values in checkpoint.metrics.items() for name, value in values.items()]
-    print_table("Test examples", ["task", "metric", "value"], rows)
+    print_metrics("Test examples", checkpoint.state.test)
     print_paths({"checkpoint": checkpoint.path})
     typer.echo(f"next: nagedge export {checkpoint.path} --target any-any-onnxruntime-fp32-train --out BUNDLE")
 

@@ -1,0 +1,99 @@
+"""What is public is documented: commands and options, names of the package, keys of the run file and of targets."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import nagedge
+from nagedge.cli.app import app
+from nagedge.targets import Target
+
+ROOT = Path(__file__).resolve().parents[2]
+CLI = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+API = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
+
+
+def _commands() -> dict[str, typer.core.TyperCommand]:
+    found = {}
+
+    def collect(prefix: str, group: object) -> None:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                collect(f"{prefix} {name}", command)
+            else:
+                found[f"{prefix} {name}"] = command
+
+    collect("nagedge", typer.main.get_command(app))
+    return found
+
+
+def _section(heading: str) -> str:
+    """Return the part of the CLI page under a heading, without its subsections' siblings."""
+    match = re.search(rf"^##+ `{re.escape(heading)}`$(.*?)(?=^##+ |\Z)", CLI, re.MULTILINE | re.DOTALL)
+    assert match, f"docs/reference/cli.md has no section `{heading}`"
+    return match[1]
+
+
+@pytest.mark.parametrize("name", sorted(_commands()))
+def test_every_command_and_option_is_documented(name: str) -> None:
+    section = _section(name)
+    for parameter in _commands()[name].params:
+        if parameter.name == "help":
+            continue
+        options = [option for option in parameter.opts if option.startswith("--")]
+        for text in options or [parameter.metavar or parameter.name.upper()]:
+            assert f"`{text}" in section, f"`{name}`: {text} is not documented"
+
+
+def test_the_options_before_a_command_are_documented() -> None:
+    section = _section("nagedge")
+    for parameter in typer.main.get_command(app).params:
+        if not parameter.name.endswith("completion"):
+            assert f"`{parameter.opts[0]}`" in section
+
+
+def test_no_section_documents_what_does_not_exist() -> None:
+    headings = re.findall(r"^##+ `(.*)`$", CLI, re.MULTILINE)
+    assert set(headings) == {"nagedge", *_commands()}
+    for name, command in _commands().items():
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        documented = set(re.findall(r"^\| `(--[a-z-]+)", _section(name), re.MULTILINE))
+        assert documented <= known, f"`{name}`"
+
+
+@pytest.mark.parametrize("name", nagedge.__all__)
+def test_every_public_name_is_documented(name: str) -> None:
+    home = getattr(nagedge, "_HOMES").get(name, "nagedge")
+    assert f"::: {home}.{name}\n" in API + "\n"
+
+
+def test_every_documented_name_is_public() -> None:
+    for path in re.findall(r"^::: (\S+)$", API, re.MULTILINE):
+        module, _, name = path.rpartition(".")
+        assert name in nagedge.__all__
+        assert hasattr(importlib.import_module(module), name)
+
+
+def test_every_key_of_a_target_is_documented() -> None:
+    page = (ROOT / "export/README.md").read_text(encoding="utf-8")
+    for field in fields(Target):
+        if field.name != "name":
+            assert f"`{field.name}`" in page
+
+
+def test_every_key_of_the_run_file_gets_into_the_reference() -> None:
+    hooks = {}
+    exec((ROOT / "docs/_hooks.py").read_text(encoding="utf-8"), hooks)  # noqa: S102
+    page = hooks["on_page_markdown"]((ROOT / "docs/reference/run-file.md").read_text(encoding="utf-8"))
+    schema = importlib.import_module("nagedge.training.run").run_json_schema()
+    tables = [schema, *schema["$defs"].values()]
+    keys = {key for table in tables for key in table.get("properties", ())}
+    assert {"batch_size", "lr", "kind", "source"} <= keys
+    for key in keys:
+        assert f"| `{key}` |" in page
