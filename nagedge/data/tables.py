@@ -43,8 +43,18 @@ class Columns:
         self.findings: list[Finding] = []
 
     def text(self, name: str) -> list[str | None]:
-        """Return a column as text, ``None`` where it is missing."""
-        values: list[str | None] = pc.cast(self.columns[name], pa.string()).to_pylist()
+        """Return a column as text, ``None`` where it is missing.
+
+        Raises:
+            DataError: a column type (lists, bytes that are not UTF-8) that is no text.
+        """
+        try:
+            values: list[str | None] = pc.cast(self.columns[name], pa.string()).to_pylist()
+        except pa.ArrowException:
+            raise DataError(
+                f"{self.source}, column {name!r} has type {self.columns[name].type}, expected text. "
+                "Convert the column."
+            ) from None
         return values
 
     def numbers(self, name: str) -> npt.NDArray[np.float64]:

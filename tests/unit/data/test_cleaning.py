@@ -113,7 +113,7 @@ def test_targets_out_of_range_of_each_kind(task: TaskSpec, targets: list[object]
 
 
 def test_a_report_names_five_rows_of_a_reason_at_most_and_goes_through_json() -> None:
-    _, report = clean(raw([[1]] * 9, [9] * 8 + [1]), [LABEL], missing="error", bad_rows="drop", remedy="")
+    _, report = clean(raw([[1]] * 9, [9.0] * 8 + [1.0]), [LABEL], missing="error", bad_rows="drop", remedy="")
     assert report.dropped[0] == Dropped(
         "target 'label' is out of range", 8, ("row 1", "row 2", "row 3", "row 4", "row 5")
     )

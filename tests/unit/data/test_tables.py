@@ -39,9 +39,13 @@ def refusal(
     **options: Any,
 ) -> str:
     """The error of reading, or of cleaning with the strict policies."""
-    with pytest.raises(DataError) as caught:
+
+    def use() -> None:
         raw = read_table(path, tasks, columns=columns, **options)
         clean(raw, tasks, missing="error", bad_rows="error", remedy="Correct the row.")
+
+    with pytest.raises(DataError) as caught:
+        use()
     return str(caught.value).replace(str(path), "FILE")
 
 
@@ -95,8 +99,10 @@ def test_several_columns_for_one_task(tmp_path: Path) -> None:
         ("a,b,b,kind\n1,2,3,0\n", "FILE has column 'b' more than once. Rename one of them."),
         (
             "a,b,kind\n1,2,0\n1,2 kg,0\n3,four,1\n",
-            "FILE, row 2: column 'b' is not a number: got '2 kg', expected a number such as 1.5 (with a point, no "
-            "unit, no thousands separator) (2 such rows). Correct the row.",
+            (
+                "FILE, row 2: column 'b' is not a number: got '2 kg', expected a number such as 1.5 (with a point, no "
+                "unit, no thousands separator) (2 such rows). Correct the row."
+            ),
         ),
         (
             "a,b,kind\n1,2,0\n1,,0\n",
@@ -104,13 +110,17 @@ def test_several_columns_for_one_task(tmp_path: Path) -> None:
         ),
         (
             "a,b,kind\n1,inf,0\n",
-            "FILE, row 1: infinite input value: got inf in column 'b', expected finite float32 numbers. "
-            "Correct the row.",
+            (
+                "FILE, row 1: infinite input value: got inf in column 'b', expected finite float32 numbers. "
+                "Correct the row."
+            ),
         ),
         (
             "a,b,kind\n1,1e39,0\n",
-            "FILE, row 1: infinite input value: got inf in column 'b', expected finite float32 numbers. "
-            "Correct the row.",
+            (
+                "FILE, row 1: infinite input value: got inf in column 'b', expected finite float32 numbers. "
+                "Correct the row."
+            ),
         ),
         (
             "a,b,kind\n1,2,0\n1,2,2\n",
@@ -118,8 +128,10 @@ def test_several_columns_for_one_task(tmp_path: Path) -> None:
         ),
         (
             "a,b,kind\n1,2,0.5\n",
-            "FILE, row 1: target 'kind' is out of range: got 0.5, expected a whole number from 0 to 1. "
-            "Correct the row.",
+            (
+                "FILE, row 1: target 'kind' is out of range: got 0.5, expected a whole number from 0 to 1. "
+                "Correct the row."
+            ),
         ),
         (
             "a,b,kind\n1,2,\n",
@@ -175,6 +187,16 @@ def test_an_unusable_parquet_type(tmp_path: Path) -> None:
     path = parquet(tmp_path, a=[[1.0], [2.0]], b=[1, 2], kind=[0, 1])
     assert refusal(path) == (
         "FILE, column 'a' has type list<element: double>, expected numbers. Convert the column."
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"), [([[1], [2]], "list<element: int64>"), ([b"\xff", b"a"], "binary")]
+)
+def test_class_names_that_are_no_text(tmp_path: Path, kind: list[object], shown: str) -> None:
+    path = parquet(tmp_path, a=[1, 2], b=[1, 2], kind=kind)
+    assert refusal(path, classes={"kind": ["cat", "dog"]}) == (
+        f"FILE, column 'kind' has type {shown}, expected text. Convert the column."
     )
 
 
