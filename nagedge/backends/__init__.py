@@ -1,0 +1,1 @@
+"""Backends: each lowers the traced graphs to the files of a target."""

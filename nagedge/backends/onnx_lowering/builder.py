@@ -1,0 +1,205 @@
+"""An ONNX graph under construction: nodes, constants (each once) and the sizes that depend on the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import sympy
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import fx
+from torch.utils._sympy.functions import FloatTrueDiv, FloorDiv, IntTrueDiv, Mod, PythonMod, ToFloat
+
+from nagedge.errors import UnsupportedOperatorError
+
+__all__ = ["DTYPES", "GraphBuilder", "Number", "Value"]
+
+Number = int | float | bool
+Value = str | tuple[str, ...]
+"""What lowering a node gives: the name of its ONNX tensor, or one name a result."""
+
+DTYPES: dict[torch.dtype, int] = {
+    torch.float32: TensorProto.FLOAT,
+    torch.float64: TensorProto.DOUBLE,
+    torch.float16: TensorProto.FLOAT16,
+    torch.int64: TensorProto.INT64,
+    torch.int32: TensorProto.INT32,
+    torch.int8: TensorProto.INT8,
+    torch.uint8: TensorProto.UINT8,
+    torch.bool: TensorProto.BOOL,
+}
+
+
+class GraphBuilder:
+    """Collects the nodes of one ONNX graph while the nodes of an fx graph are lowered.
+
+    Attributes:
+        values: the ONNX name (or names) of every fx node lowered so far.
+        nodes, initializers: of the graph.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[fx.Node, Value] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._symbols: dict[sympy.Symbol, tuple[str, int]] = {}
+        self._sizes: dict[tuple[sympy.Expr, bool], str] = {}
+        self._counter = 0
+
+    # --- tensors ------------------------------------------------------------------------------------------------
+
+    def fresh(self, stem: str) -> str:
+        """Return a new tensor name."""
+        self._counter += 1
+        return f"{stem}_{self._counter}"
+
+    def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Append a node with one output and return its name."""
+        return self.add_many(op, inputs, 1, **attributes)[0]
+
+    def add_many(self, op: str, inputs: Sequence[str], count: int, **attributes: Any) -> tuple[str, ...]:
+        """Append a node with ``count`` outputs and return their names."""
+        outputs = [self.fresh(op) for _ in range(count)]
+        given = {name: value for name, value in attributes.items() if value is not None}
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=outputs[0], **given))
+        return tuple(outputs)
+
+    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> str:
+        """Return the name of a constant; equal constants are stored once."""
+        value = np.asarray(array, dtype=dtype)
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.initializer(self.fresh("constant"), value)
+        return self._constants[key]
+
+    def initializer(self, name: str, array: npt.NDArray[Any]) -> str:
+        """Store a named constant and return its name."""
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
+        return name
+
+    def scalar(self, value: Number, dtype: torch.dtype) -> str:
+        """Return the name of a constant without dimensions."""
+        return self.constant(value, helper.tensor_dtype_to_np_dtype(DTYPES[dtype]))
+
+    def ints(self, values: Sequence[int]) -> str:
+        """Return the name of a constant int64 vector."""
+        return self.constant(np.asarray(values, np.int64))
+
+    def cast(self, name: str, dtype: torch.dtype) -> str:
+        """Return ``name`` converted to ``dtype``."""
+        return self.add("Cast", [name], to=DTYPES[dtype])
+
+    def tensor(self, argument: Any, dtype: torch.dtype | None = None) -> str:
+        """Return the ONNX name of an fx argument (a node or a number), converted to ``dtype`` when given."""
+        if not isinstance(argument, fx.Node):
+            if dtype is None:
+                dtype = torch.float32 if isinstance(argument, float) else torch.int64
+            return self.scalar(argument, dtype)
+        value = argument.meta.get("val")
+        if isinstance(value, (torch.SymInt, torch.SymFloat)):
+            expression = value.node.expr
+            is_float = isinstance(value, torch.SymFloat) or (dtype is not None and dtype.is_floating_point)
+            vector = self.expression(expression, is_float)
+            scalar = self.add("Reshape", [vector, self.constant(np.zeros(0, np.int64))])
+            own = torch.float32 if is_float else torch.int64
+            return scalar if dtype in (None, own) else self.cast(scalar, dtype)
+        if isinstance(value, (int, float)) and argument not in self.values:
+            return self.tensor(value, dtype)
+        name = self.values[argument]
+        if not isinstance(name, str):
+            name = name[0]
+        if dtype is not None and dtype_of(argument) != dtype:
+            return self.cast(name, dtype)
+        return name
+
+    # --- sizes --------------------------------------------------------------------------------------------------
+
+    def register_symbols(self, name: str, fake: torch.Tensor) -> None:
+        """Remember where the symbolic sizes of a graph input can be read at run time."""
+        for axis, size in enumerate(fake.shape):
+            if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol):
+                self._symbols.setdefault(size.node.expr, (name, axis))
+
+    def size(self, argument: Any) -> int | sympy.Expr:
+        """Return an fx size argument as an int, or as an expression in the batch size."""
+        value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
+        if isinstance(value, torch.SymInt):
+            expression = value.node.expr
+            return int(expression) if expression.is_number else expression
+        return int(value)
+
+    def shape(self, sizes: Sequence[Any]) -> str:
+        """Return the name of an int64 vector holding ``sizes`` (ints, fx nodes, SymInts or expressions)."""
+        resolved = [s if isinstance(s, sympy.Expr) else self.size(s) for s in sizes]
+        if all(isinstance(s, int) for s in resolved):
+            return self.ints([int(s) for s in resolved])
+        parts: list[str] = []
+        run: list[int] = []
+        for s in resolved:
+            if isinstance(s, int):
+                run.append(s)
+                continue
+            if run:
+                parts.append(self.ints(run))
+                run = []
+            parts.append(self.expression(s, False))
+        if run:
+            parts.append(self.ints(run))
+        return parts[0] if len(parts) == 1 else self.add("Concat", parts, axis=0)
+
+    def expression(self, expression: sympy.Expr, is_float: bool) -> str:
+        """Return the name of a one-element vector (int64 or float32) that computes ``expression`` at run time."""
+        key = (expression, is_float)
+        if key not in self._sizes:
+            self._sizes[key] = self._compute(expression, is_float)
+        return self._sizes[key]
+
+    def _compute(self, expression: sympy.Expr, is_float: bool) -> str:
+        def fold(op: str, parts: Sequence[sympy.Expr], as_float: bool) -> str:
+            result = self.expression(parts[0], as_float)
+            for part in parts[1:]:
+                result = self.add(op, [result, self.expression(part, as_float)])
+            return result
+
+        if isinstance(expression, (IntTrueDiv, FloatTrueDiv)):
+            return fold("Div", expression.args, True)
+        if isinstance(expression, ToFloat):
+            return self.expression(expression.args[0], True)
+        if expression.is_number:
+            return self.constant(
+                np.asarray([float(expression)], np.float32) if is_float else np.asarray([int(expression)], np.int64)
+            )
+        if is_float and expression.is_integer:
+            return self.cast(self.expression(expression, False), torch.float32)
+        if isinstance(expression, sympy.Symbol):
+            name, axis = self._symbols[expression]
+            return self.add("Shape", [name], start=axis, end=axis + 1)
+        if isinstance(expression, sympy.Add):
+            return fold("Add", expression.args, is_float)
+        if isinstance(expression, sympy.Mul):
+            return fold("Mul", expression.args, is_float)
+        if isinstance(expression, FloorDiv):
+            return fold("Div", expression.args, False)
+        if isinstance(expression, (Mod, PythonMod)):
+            return fold("Mod", expression.args, False)
+        if isinstance(expression, sympy.Pow) and expression.exp == -1 and is_float:
+            return self.add("Reciprocal", [self.expression(expression.base, True)])
+        if isinstance(expression, sympy.Pow) and expression.exp.is_Integer and int(expression.exp) > 1:
+            return fold("Mul", [expression.base] * int(expression.exp), is_float)
+        raise UnsupportedOperatorError(
+            f"the model computes the size {expression} from its batch size, which has no lowering: fix the batch with "
+            "--batch N (batch=N in Python)."
+        )
+
+
+def dtype_of(node: fx.Node) -> torch.dtype:
+    """Return the dtype of a node's (first) result."""
+    value = node.meta["val"]
+    if isinstance(value, (tuple, list)):
+        value = value[0]
+    return value.dtype  # type: ignore[no-any-return]

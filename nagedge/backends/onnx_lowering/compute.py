@@ -1,0 +1,224 @@
+"""Operators that compute over axes: matrix products, convolutions, pooling, reductions, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from nagedge.backends.onnx_lowering.builder import GraphBuilder, dtype_of
+
+__all__ = ["RULES"]
+
+Rule = Callable[[GraphBuilder, fx.Node], Any]
+
+
+def _fake(argument: Any) -> torch.Tensor:
+    value = argument.meta["val"]
+    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
+
+
+def _argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def _matmul(builder: GraphBuilder, node: fx.Node) -> str:
+    return builder.add("MatMul", [builder.tensor(node.args[0]), builder.tensor(node.args[1])])
+
+
+def _addmm(builder: GraphBuilder, node: fx.Node) -> str:
+    bias, left, right = (builder.tensor(a) for a in node.args[:3])
+    alpha = float(node.kwargs.get("alpha", 1.0))  # type: ignore[arg-type]
+    beta = float(node.kwargs.get("beta", 1.0))  # type: ignore[arg-type]
+    return builder.add("Gemm", [left, right, bias], alpha=alpha, beta=beta)
+
+
+def _baddbmm(builder: GraphBuilder, node: fx.Node) -> str:
+    dtype = dtype_of(node)
+    bias, left, right = (builder.tensor(a) for a in node.args[:3])
+    product = builder.add("MatMul", [left, right])
+    for name, factor in (("alpha", node.kwargs.get("alpha", 1)), ("beta", node.kwargs.get("beta", 1))):
+        if factor != 1:
+            scaled = builder.scalar(factor, dtype)  # type: ignore[arg-type]
+            if name == "alpha":
+                product = builder.add("Mul", [product, scaled])
+            else:
+                bias = builder.add("Mul", [bias, scaled])
+    return builder.add("Add", [product, bias])
+
+
+def _convolution(builder: GraphBuilder, node: fx.Node) -> str:
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = node.args
+    spatial = _fake(x).dim() - 2
+    inputs = [builder.tensor(x), builder.tensor(weight)]
+    if bias is not None:
+        inputs.append(builder.tensor(bias))
+
+    def spread(values: Any) -> list[int]:
+        listed = [int(v) for v in values]
+        return listed * spatial if len(listed) == 1 else listed
+
+    pads = spread(padding)
+    attributes: dict[str, Any] = {
+        "strides": spread(stride), "pads": pads + pads, "dilations": spread(dilation), "group": int(groups),  # type: ignore[arg-type]
+    }  # fmt: skip
+    if not transposed:
+        return builder.add("Conv", inputs, **attributes)
+    if any(spread(output_padding)):
+        attributes["output_padding"] = spread(output_padding)
+    return builder.add("ConvTranspose", inputs, **attributes)
+
+
+def _pool_geometry(node: fx.Node, *, has_dilation: bool) -> dict[str, Any]:
+    spatial = len(node.args[1])  # type: ignore[arg-type]
+    kernel = [int(k) for k in node.args[1]]  # type: ignore[union-attr,arg-type]
+    stride = [int(s) for s in _argument(node, 2, "stride", []) or kernel]
+    padding = [int(p) for p in _argument(node, 3, "padding", [0] * spatial)]
+    after = 5 if has_dilation else 4
+    ceil = bool(_argument(node, after, "ceil_mode", False))
+    dilation = [int(d) for d in _argument(node, 4, "dilation", [1] * spatial)] if has_dilation else [1] * spatial
+    if len(padding) == 1:
+        padding = padding * spatial
+    if len(dilation) == 1:
+        dilation = dilation * spatial
+    # torch's ceil_mode as explicit padding at the end: ONNX runtimes disagree on windows that start in the padding
+    end = list(padding)
+    if ceil:
+        source, result = node.args[0].meta["val"].shape[-spatial:], _fake(node).shape[-spatial:]  # type: ignore[union-attr]
+        for i in range(spatial):
+            needed = (int(result[i]) - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1
+            end[i] = max(needed - int(source[i]) - padding[i], padding[i])
+    geometry: dict[str, Any] = {"kernel_shape": kernel, "strides": stride, "pads": padding + end}
+    if has_dilation:
+        geometry["dilations"] = dilation
+    return geometry
+
+
+def _max_pool(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
+    geometry = _pool_geometry(node, has_dilation=True)
+    used = any(user.args[1] == 1 for user in node.users)  # the indices, int64 in both
+    x = builder.tensor(node.args[0])
+    if not used:
+        return builder.add("MaxPool", [x], **geometry), ""
+    return builder.add_many("MaxPool", [x], 2, **geometry)
+
+
+def _avg_pool(builder: GraphBuilder, node: fx.Node) -> str:
+    dtype = dtype_of(node)
+    geometry = _pool_geometry(node, has_dilation=False)
+    include_pad = bool(_argument(node, 5, "count_include_pad", True))
+    divisor = _argument(node, 6, "divisor_override", None)
+    ceil = bool(_argument(node, 4, "ceil_mode", False))
+    kernel = geometry["kernel_shape"]
+    x = builder.tensor(node.args[0])
+    if divisor is None and (not ceil or not any(geometry["pads"]) or not include_pad):
+        return builder.add("AveragePool", [x], count_include_pad=int(include_pad), **geometry)
+    # Explicit zero padding, a plain average, then the divisor torch would have used at each position.
+    count = len(kernel)
+    begin, strides = geometry.pop("pads")[:count], geometry["strides"]
+    source = [int(s) for s in _fake(node.args[0]).shape[-count:]]
+    result = [int(s) for s in node.meta["val"].shape[-count:]]
+    stop = [max((result[i] - 1) * strides[i] + kernel[i] - source[i] - begin[i], 0) for i in range(count)]
+    rank = _fake(node.args[0]).dim()
+    pads = [0] * (rank - count) + begin + [0] * (rank - count) + stop
+    padded = builder.add("Pad", [x, builder.ints(pads), builder.scalar(0, dtype)])
+    mean = builder.add("AveragePool", [padded], **geometry)
+    area = float(np.prod(kernel))
+    if divisor is not None:
+        return builder.add("Mul", [mean, builder.scalar(area / float(divisor), dtype)])
+    # torch counts the declared padding but not the extra part that ceil_mode adds
+    factors = np.ones([1] * (rank - count) + result)
+    for i in range(count):
+        starts = np.arange(result[i]) * strides[i] - begin[i]
+        stops = np.minimum(starts + kernel[i], source[i] + begin[i])
+        shape = [1] * rank
+        shape[rank - count + i] = -1
+        factors = factors * (kernel[i] / (stops - starts)).reshape(shape)
+    return builder.add("Mul", [mean, builder.constant(factors, np.float32)])
+
+
+def _reduce(op: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> str:
+        rank = _fake(node.args[0]).dim()
+        axes = _argument(node, 1, "dim", None)
+        keep = bool(_argument(node, 2, "keepdim", False))
+        x = builder.tensor(node.args[0], dtype_of(node))
+        if axes is None or axes == []:
+            axes = list(range(rank))
+        axes = [int(a) % rank for a in ([axes] if isinstance(axes, int) else axes)] if rank else []
+        if not axes:
+            return x
+        return builder.add(op, [x, builder.ints(axes)], keepdims=int(keep))
+
+    return rule
+
+
+def _any_all(op: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> str:
+        rank = _fake(node.args[0]).dim()
+        axes = _argument(node, 1, "dim", None)
+        keep = bool(_argument(node, 2, "keepdim", False))
+        x = builder.cast(builder.tensor(node.args[0], torch.bool), torch.int32)
+        listed = list(range(rank)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
+        reduced = builder.add(op, [x, builder.ints([int(a) % rank for a in listed])], keepdims=int(keep))
+        return builder.cast(reduced, torch.bool)
+
+    return rule
+
+
+def _arg_reduce(op: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> str:
+        axis = _argument(node, 1, "dim", None)
+        keep = bool(_argument(node, 2, "keepdim", False))
+        x = builder.tensor(node.args[0])
+        if axis is None:
+            x = builder.add("Reshape", [x, builder.ints([-1])])
+            axis, keep = 0, False
+        return builder.add(op, [x], axis=int(axis), keepdims=int(keep))
+
+    return rule
+
+
+def _cumsum(builder: GraphBuilder, node: fx.Node) -> str:
+    x = builder.tensor(node.args[0], dtype_of(node))
+    return builder.add("CumSum", [x, builder.constant(np.int64(int(node.args[1])))])  # type: ignore[arg-type]
+
+
+def _softmax(op: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> str:
+        return builder.add(op, [builder.tensor(node.args[0])], axis=int(node.args[1]))  # type: ignore[arg-type]
+
+    return rule
+
+
+def _batch_norm(builder: GraphBuilder, node: fx.Node) -> tuple[str, str, str]:
+    x, weight, bias, mean, var, _, eps = node.args
+    channels = int(_fake(mean).shape[0])
+    scale = builder.constant(np.ones(channels, np.float32)) if weight is None else builder.tensor(weight)
+    offset = builder.constant(np.zeros(channels, np.float32)) if bias is None else builder.tensor(bias)
+    names = [builder.tensor(x), scale, offset, builder.tensor(mean), builder.tensor(var)]
+    return builder.add("BatchNormalization", names, epsilon=float(eps)), "", ""  # type: ignore[arg-type]
+
+
+def _layer_norm(builder: GraphBuilder, node: fx.Node) -> tuple[str, str, str]:
+    x, shape, weight, bias, eps = node.args
+    sizes = [int(s) for s in shape]  # type: ignore[union-attr,arg-type]
+    scale = builder.constant(np.ones(sizes, np.float32)) if weight is None else builder.tensor(weight)
+    names = [builder.tensor(x), scale]
+    if bias is not None:
+        names.append(builder.tensor(bias))
+    return builder.add("LayerNormalization", names, axis=-len(sizes), epsilon=float(eps)), "", ""  # type: ignore[arg-type]
+
+
+RULES: dict[str, Rule] = {
+    "mm": _matmul, "bmm": _matmul, "matmul": _matmul, "mv": _matmul, "dot": _matmul, "addmm": _addmm,
+    "baddbmm": _baddbmm, "convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool,
+    "avg_pool1d": _avg_pool, "sum": _reduce("ReduceSum"), "mean": _reduce("ReduceMean"), "amax": _reduce("ReduceMax"),
+    "amin": _reduce("ReduceMin"), "prod": _reduce("ReduceProd"), "any": _any_all("ReduceMax"),
+    "all": _any_all("ReduceMin"), "argmax": _arg_reduce("ArgMax"), "argmin": _arg_reduce("ArgMin"),
+    "cumsum": _cumsum, "_softmax": _softmax("Softmax"), "_log_softmax": _softmax("LogSoftmax"),
+    "_native_batch_norm_legit_no_training": _batch_norm, "native_layer_norm": _layer_norm,
+}  # fmt: skip

@@ -1,0 +1,146 @@
+"""Lower a traced graph to an ONNX model: one pass over the fx nodes, one rule an operator.
+
+``torch.onnx.export`` would retrace the step graph three times (44 to 118 s for a MobileNet); a direct lowering takes
+about a second, keeps the names, and lets each rule choose the form ONNX Runtime computes fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+import torch
+from onnx import helper
+from torch import Tensor, fx
+
+from nagedge.backends.onnx_lowering import compute, elementwise, structure
+from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder
+from nagedge.errors import UnsupportedOperatorError
+from nagedge.graphs.cleanup import is_getitem, operator_name
+from nagedge.specs import TensorSpec
+
+__all__ = ["lower_to_onnx", "unsupported_operators"]
+
+RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES}
+
+MINIMUM_OPSET = 18
+_IR_VERSION_OF_OPSET = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
+
+
+def unsupported_operators(module: fx.GraphModule) -> list[str]:
+    """Return the names of operators in ``module`` that have no ONNX lowering, each once, in graph order."""
+    missing: dict[str, None] = {}
+    for node in module.graph.nodes:
+        if node.op == "call_function" and not is_getitem(node) and _rule(node) is None and not _is_size(node):
+            missing[operator_name(node)] = None
+    return list(missing)
+
+
+def lower_to_onnx(
+    module: fx.GraphModule,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[str],
+    constants: Mapping[str, Tensor],
+    *,
+    opset: int,
+    name: str,
+) -> onnx.ModelProto:
+    """Return the ONNX model of a traced graph.
+
+    Args:
+        module: its placeholders are ``inputs``, then ``constants``.
+        inputs: name, dtype and shape of each run-time input.
+        outputs: the name each output gets.
+        constants: stored in the model under their names.
+        opset: of the standard ONNX domain, >= 18.
+        name: of the graph.
+
+    Raises:
+        UnsupportedOperatorError: for an operator without a rule; the text names all of them.
+    """
+    if opset < MINIMUM_OPSET:
+        raise UnsupportedOperatorError(f"opset {opset} is too old: the ONNX lowering needs {MINIMUM_OPSET} or newer.")
+    missing = unsupported_operators(module)
+    if missing:
+        raise UnsupportedOperatorError(f"no ONNX lowering for {', '.join(missing)}.")
+    builder = GraphBuilder()
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    infos = []
+    for node, spec in zip(placeholders, inputs, strict=False):
+        builder.values[node] = spec.name
+        builder.register_symbols(spec.name, node.meta["val"])
+        infos.append(helper.make_tensor_value_info(spec.name, _onnx_dtype(spec.dtype), _shape(node.meta["val"], spec)))
+    for node, (constant, tensor) in zip(placeholders[len(inputs) :], constants.items(), strict=True):
+        builder.values[node] = constant
+        if node.users:
+            builder.initializer(constant, tensor.detach().numpy())
+    results: list[Any] = []
+    for node in module.graph.nodes:
+        if node.op == "call_function" and not _is_size(node):
+            if is_getitem(node):
+                builder.values[node] = builder.values[node.args[0]][node.args[1]]
+                continue
+            rule = _rule(node)
+            assert rule is not None  # checked above
+            builder.values[node] = rule(builder, node)
+        elif node.op == "get_attr":  # a constant that a decomposition made
+            builder.values[node] = builder.constant(getattr(module, str(node.target)).detach().numpy())
+        elif node.op == "output":
+            results = list(node.args[0])
+    output_infos = _name_outputs(builder, results, outputs, {spec.name for spec in inputs} | set(constants))
+    graph = helper.make_graph(builder.nodes, name, infos, output_infos, builder.initializers)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=_IR_VERSION_OF_OPSET.get(opset, 10),
+        producer_name="nagedge",
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def _rule(node: fx.Node) -> Any:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return None
+    return RULES.get(target.overloadpacket.__name__)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node computes a size or another Python number; those are lowered where they are used."""
+    value = node.meta.get("val")
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
+
+
+def _onnx_dtype(name: str) -> int:
+    return DTYPES[getattr(torch, name)]
+
+
+def _shape(fake: Tensor, spec: TensorSpec | None) -> list[int | str]:
+    named = spec.shape if spec is not None else fake.shape
+    return [str(n) if isinstance(size, torch.SymInt) else int(size) for n, size in zip(named, fake.shape, strict=True)]
+
+
+def _name_outputs(
+    builder: GraphBuilder, results: Sequence[Any], outputs: Sequence[str], reserved: set[str]
+) -> list[onnx.ValueInfoProto]:
+    """Give the outputs their names: rename the tensor where it is computed, copy it where it cannot be renamed."""
+    produced = {output for node in builder.nodes for output in node.output}
+    renamed: dict[str, str] = {}
+    infos = []
+    for result, name in zip(results, outputs, strict=True):
+        own = builder.tensor(result)
+        if own in produced and own not in renamed and own not in reserved:
+            renamed[own] = name
+        else:
+            builder.nodes.append(helper.make_node("Identity", [renamed.get(own, own)], [name], name=f"output.{name}"))
+        fake = result.meta["val"]
+        shape = ["batch" if isinstance(s, torch.SymInt) else int(s) for s in fake.shape]
+        infos.append(helper.make_tensor_value_info(name, DTYPES[fake.dtype], shape))
+    for node in builder.nodes:
+        for values in (node.input, node.output):
+            for i, value in enumerate(values):
+                if value in renamed:
+                    values[i] = renamed[value]
+    return infos

@@ -1,0 +1,280 @@
+"""Operators that move data: views, slices, concatenation, padding, gathers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from torch import fx
+
+from nagedge.backends.onnx_lowering.builder import GraphBuilder, dtype_of
+from nagedge.errors import UnsupportedOperatorError
+
+__all__ = ["RULES"]
+
+Rule = Callable[[GraphBuilder, fx.Node], Any]
+_END = np.iinfo(np.int64).max
+
+
+def _fake(argument: Any) -> torch.Tensor:
+    value = argument.meta["val"]
+    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
+
+
+def _rank(argument: Any) -> int:
+    return _fake(argument).dim()
+
+
+def _argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def reshape(builder: GraphBuilder, name: str, sizes: Sequence[Any]) -> str:
+    """Reshape; one size that depends on the batch becomes -1, which needs no computation at run time."""
+    resolved = [builder.size(s) for s in sizes]
+    symbolic = [i for i, s in enumerate(resolved) if isinstance(s, sympy.Expr)]
+    if len(symbolic) == 1 and 0 not in resolved:
+        resolved[symbolic[0]] = -1
+    return builder.add("Reshape", [name, builder.shape(resolved)])
+
+
+def _view(builder: GraphBuilder, node: fx.Node) -> str:
+    return reshape(builder, builder.tensor(node.args[0]), list(node.meta["val"].shape))
+
+
+def _permute(builder: GraphBuilder, node: fx.Node) -> str:
+    rank = _rank(node.args[0])
+    return builder.add("Transpose", [builder.tensor(node.args[0])], perm=[d % rank for d in node.args[1]])  # type: ignore[union-attr,operator,misc]
+
+
+def _transpose(builder: GraphBuilder, node: fx.Node) -> str:
+    rank = _rank(node.args[0])
+    order = list(range(rank))
+    if rank < 2:
+        return builder.tensor(node.args[0])
+    a, b = (0, 1) if len(node.args) == 1 else (int(node.args[1]) % rank, int(node.args[2]) % rank)  # type: ignore[arg-type]
+    order[a], order[b] = order[b], order[a]
+    return builder.add("Transpose", [builder.tensor(node.args[0])], perm=order)
+
+
+def _expand(builder: GraphBuilder, node: fx.Node) -> str:
+    source, result = _fake(node.args[0]).shape, node.meta["val"].shape
+    offset = len(result) - len(source)
+    # A size the input already has may be given as 1: ONNX Expand broadcasts both ways.
+    sizes = [
+        1 if i >= offset and str(source[i - offset]) == str(size) else size for i, size in enumerate(result)
+    ]
+    name = builder.tensor(node.args[0])
+    if all(isinstance(s, int) and s == 1 for s in sizes) and offset == 0:
+        return name
+    return builder.add("Expand", [name, builder.shape(sizes)])
+
+
+def _unsqueeze(builder: GraphBuilder, node: fx.Node) -> str:
+    axis = int(node.args[1]) % (_rank(node.args[0]) + 1)  # type: ignore[arg-type]
+    return builder.add("Unsqueeze", [builder.tensor(node.args[0]), builder.ints([axis])])
+
+
+def _squeeze(builder: GraphBuilder, node: fx.Node) -> str:
+    source = _fake(node.args[0])
+    if len(node.args) > 1:
+        given = node.args[1]
+        axes = [int(a) % max(source.dim(), 1) for a in (given if isinstance(given, (list, tuple)) else [given])]  # type: ignore[arg-type]
+    else:
+        axes = list(range(source.dim()))
+    axes = [a for a in axes if source.dim() and source.shape[a] == 1]
+    name = builder.tensor(node.args[0])
+    return builder.add("Squeeze", [name, builder.ints(axes)]) if axes else name
+
+
+def slice_axis(builder: GraphBuilder, name: str, axis: int, start: Any, end: Any, step: int = 1) -> str:
+    """Slice one axis; ``start`` and ``end`` may depend on the batch."""
+    return builder.add(
+        "Slice", [name, builder.shape([start]), builder.shape([end]), builder.ints([axis]), builder.ints([step])]
+    )
+
+
+def _slice(builder: GraphBuilder, node: fx.Node) -> str:
+    axis = int(_argument(node, 1, "dim", 0)) % _rank(node.args[0])
+    start = _argument(node, 2, "start", None)
+    end = _argument(node, 3, "end", None)
+    step = _argument(node, 4, "step", 1)
+    start = 0 if start is None else start
+    end = _END if end is None else end
+    name = builder.tensor(node.args[0])
+    if start == 0 and step == 1 and str(_fake(node.args[0]).shape[axis]) == str(node.meta["val"].shape[axis]):
+        return name
+    return slice_axis(builder, name, axis, start, end, step)
+
+
+def _select(builder: GraphBuilder, node: fx.Node) -> str:
+    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    index = builder.tensor(node.args[2], torch.int64)
+    return builder.add("Gather", [builder.tensor(node.args[0]), index], axis=axis)
+
+
+def _cat(builder: GraphBuilder, node: fx.Node) -> str:
+    dtype = dtype_of(node)
+    axis = int(_argument(node, 1, "dim", 0)) % node.meta["val"].dim()
+    # torch ignores legacy empty tensors of shape [0] in a concatenation
+    parts = [a for a in node.args[0] if not (_rank(a) == 1 and _fake(a).shape[0] == 0)]  # type: ignore[union-attr]
+    names = [builder.tensor(a, dtype) for a in parts]
+    return names[0] if len(names) == 1 else builder.add("Concat", names, axis=axis)
+
+
+def _stack(builder: GraphBuilder, node: fx.Node) -> str:
+    dtype = dtype_of(node)
+    axis = int(_argument(node, 1, "dim", 0)) % node.meta["val"].dim()
+    parts = [
+        builder.add("Unsqueeze", [builder.tensor(a, dtype), builder.ints([axis])])
+        for a in node.args[0]  # type: ignore[union-attr]
+    ]
+    return builder.add("Concat", parts, axis=axis)
+
+
+def _split(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
+    rank = _rank(node.args[0])
+    axis = int(_argument(node, 2, "dim", 0)) % rank
+    sizes = [value.shape[axis] for value in node.meta["val"]]
+    name = builder.tensor(node.args[0])
+    if len(sizes) == 1:
+        return (name,)
+    return builder.add_many("Split", [name, builder.shape(sizes)], len(sizes), axis=axis)
+
+
+def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
+    axis = int(_argument(node, 1, "dim", 0)) % _rank(node.args[0])
+    name = builder.tensor(node.args[0])
+    return tuple(
+        builder.add("Gather", [name, builder.constant(np.int64(i))], axis=axis) for i in range(len(node.meta["val"]))
+    )
+
+
+def _pad(builder: GraphBuilder, node: fx.Node) -> str:
+    dtype = dtype_of(node)
+    pads: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
+    value = _argument(node, 2, "value", 0)
+    rank = _rank(node.args[0])
+    name = builder.tensor(node.args[0])
+    begin, end = [0] * rank, [0] * rank
+    for i in range(len(pads) // 2):
+        begin[rank - 1 - i], end[rank - 1 - i] = pads[2 * i], pads[2 * i + 1]
+    for axis in range(rank):  # ONNX Pad with negative sizes is not dependable across runtimes: crop with Slice
+        if begin[axis] < 0 or end[axis] < 0:
+            stop = end[axis] if end[axis] < 0 else _END
+            name = slice_axis(builder, name, axis, max(0, -begin[axis]), stop)
+    begin, end = [max(0, p) for p in begin], [max(0, p) for p in end]
+    if not any(begin + end):
+        return name
+    return builder.add("Pad", [name, builder.ints(begin + end), builder.scalar(value, dtype)])
+
+
+def _flip(builder: GraphBuilder, node: fx.Node) -> str:
+    rank = _rank(node.args[0])
+    axes = [int(a) % rank for a in node.args[1]]  # type: ignore[union-attr,arg-type]
+    count = len(axes)
+    return builder.add(
+        "Slice",
+        [
+            builder.tensor(node.args[0]),
+            builder.ints([-1] * count),
+            builder.ints([np.iinfo(np.int64).min] * count),
+            builder.ints(axes),
+            builder.ints([-1] * count),
+        ],
+    )
+
+
+def _index_select(builder: GraphBuilder, node: fx.Node) -> str:
+    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    return builder.add("Gather", [builder.tensor(node.args[0]), builder.tensor(node.args[2])], axis=axis)
+
+
+def _gather(builder: GraphBuilder, node: fx.Node) -> str:
+    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    return builder.add("GatherElements", [builder.tensor(node.args[0]), builder.tensor(node.args[2])], axis=axis)
+
+
+def _embedding(builder: GraphBuilder, node: fx.Node) -> str:
+    return builder.add("Gather", [builder.tensor(node.args[0]), builder.tensor(node.args[1])], axis=0)
+
+
+def _index(builder: GraphBuilder, node: fx.Node) -> str:
+    indices = list(node.args[1])  # type: ignore[arg-type]
+    given = [i for i, index in enumerate(indices) if index is not None]
+    if len(given) == 1 and dtype_of(indices[given[0]]) != torch.bool:  # type: ignore[arg-type]
+        return builder.add(
+            "Gather", [builder.tensor(node.args[0]), builder.tensor(indices[given[0]])], axis=given[0]
+        )
+    leading = given == list(range(len(given))) and not any(dtype_of(i) == torch.bool for i in indices if i is not None)  # type: ignore[arg-type]
+    if not leading:
+        raise UnsupportedOperatorError(
+            "indexing with several index tensors that are not the leading ones, or with a mask, has no lowering: "
+            "use torch.where, or index one axis at a time."
+        )
+    shape = list(torch.broadcast_shapes(*[_fake(indices[i]).shape for i in given]))
+    parts = []
+    for i in given:
+        expanded = builder.add("Expand", [builder.tensor(indices[i], torch.int64), builder.shape(shape)])
+        parts.append(builder.add("Unsqueeze", [expanded, builder.ints([-1])]))
+    return builder.add("GatherND", [builder.tensor(node.args[0]), builder.add("Concat", parts, axis=-1)])
+
+
+def _repeat(builder: GraphBuilder, node: fx.Node) -> str:
+    repeats = list(node.args[1])  # type: ignore[arg-type]
+    source = _fake(node.args[0])
+    name = builder.tensor(node.args[0])
+    extra = len(repeats) - source.dim()
+    if extra:
+        name = reshape(builder, name, [*[1] * extra, *source.shape])
+    return builder.add("Tile", [name, builder.shape(repeats)])
+
+
+def _scatter_into(builder: GraphBuilder, node: fx.Node, axis: int, start: Any, end: Any, source: str) -> str:
+    """Replace ``[start, end)`` of one axis by ``source``, by concatenation."""
+    base = builder.tensor(node.args[0])
+    size = _fake(node.args[0]).shape[axis]
+    parts = [source]
+    if builder.size(start) != 0:
+        parts.insert(0, slice_axis(builder, base, axis, 0, start))
+    if str(builder.size(end)) != str(size):
+        parts.append(slice_axis(builder, base, axis, end, _END))
+    return source if len(parts) == 1 else builder.add("Concat", parts, axis=axis)
+
+
+def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
+    axis = int(_argument(node, 2, "dim", 0)) % _rank(node.args[0])
+    size = _fake(node.args[0]).shape[axis]
+    start, end = _argument(node, 3, "start", None), _argument(node, 4, "end", None)
+    if _argument(node, 5, "step", 1) != 1:
+        raise UnsupportedOperatorError("aten.slice_scatter with a step has no lowering: write the result with torch.cat.")
+    start = 0 if start is None else start
+    end = size if end is None or (isinstance(end, int) and isinstance(size, int) and end > size) else end
+    if isinstance(size, int):
+        start = start + size if isinstance(start, int) and start < 0 else start
+        end = end + size if isinstance(end, int) and end < 0 else end
+    elif isinstance(end, int) and end >= _END:
+        end = size
+    return _scatter_into(builder, node, axis, start, end, builder.tensor(node.args[1], dtype_of(node)))
+
+
+def _select_scatter(builder: GraphBuilder, node: fx.Node) -> str:
+    axis = int(node.args[2]) % _rank(node.args[0])  # type: ignore[arg-type]
+    index = int(node.args[3])  # type: ignore[arg-type]
+    size = _fake(node.args[0]).shape[axis]
+    index = index + int(size) if index < 0 else index
+    source = builder.add("Unsqueeze", [builder.tensor(node.args[1], dtype_of(node)), builder.ints([axis])])
+    return _scatter_into(builder, node, axis, index, index + 1, source)
+
+
+RULES: dict[str, Rule] = {
+    "view": _view, "reshape": _view, "_unsafe_view": _view, "_reshape_copy": _view, "view_copy": _view,
+    "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "unsqueeze": _unsqueeze,
+    "squeeze": _squeeze, "slice": _slice, "select": _select, "cat": _cat, "stack": _stack, "split": _split,
+    "split_with_sizes": _split, "unbind": _unbind, "constant_pad_nd": _pad, "flip": _flip,
+    "index_select": _index_select, "gather": _gather, "embedding": _embedding, "index": _index,
+    "_unsafe_index": _index, "repeat": _repeat, "slice_scatter": _slice_scatter, "select_scatter": _select_scatter,
+}  # fmt: skip

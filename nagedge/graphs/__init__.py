@@ -1,0 +1,1 @@
+"""The traced graphs: the model's forward pass, its inference graph and its whole training step."""

@@ -1,0 +1,336 @@
+"""The model's forward pass as one graph of ATen ops: traced once, the source of every other graph.
+
+The graph takes the model's state (parameters and buffers, by name) and its inputs, and returns one tensor a task and
+the new value of every buffer that the forward pass updates (BatchNorm statistics under the policy ``train``). It is
+functional (no in-place op), holds no Python of the model, and its batch dimension is symbolic wherever the model
+allows it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.functional_tensor import dispatch_functionalize
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from nagedge.errors import ConfigurationError, NagEdgeError
+from nagedge.graphs.batch_norm import track_statistics
+from nagedge.graphs.cleanup import clean
+from nagedge.specs import BATCH, TaskSpec, TensorSpec
+
+__all__ = ["ForwardGraph", "input_specs", "trace", "trace_forward"]
+
+RESERVED_NAMES = frozenset({"lr", "momentum", "weight_decay", "sample_weight", "loss"})
+
+TRACED_BATCH = 7
+"""Size the symbolic batch has while tracing: not 0 or 1, which torch specialises, and rare among other sizes."""
+
+
+@dataclass(frozen=True)
+class ForwardGraph:
+    """The forward pass as a functional graph.
+
+    Attributes:
+        module: called with the state tensors in the order of ``state_names``, then the inputs in the order of
+            ``inputs``; returns one tensor a name of ``outputs``, then one a name of ``updated_buffers``.
+        state_names: parameters and buffers that the graph reads, by their name in the model.
+        inputs: name, dtype and shape of each input.
+        outputs: task names.
+        updated_buffers: buffers for which the graph returns a new value.
+        constants: tensors that the forward pass creates itself, by name; they are part of ``state_names``.
+        batch: ``None`` when the batch dimension is symbolic, else the one size the graph was traced for.
+    """
+
+    module: fx.GraphModule
+    state_names: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    updated_buffers: tuple[str, ...]
+    constants: Mapping[str, Tensor]
+    batch: int | None
+
+    def __call__(
+        self, state: Mapping[str, Tensor], inputs: Sequence[Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the outputs by task and the updated buffers by name."""
+        flat = self.module(*[state[name] for name in self.state_names], *inputs)
+        count = len(self.outputs)
+        return (
+            dict(zip(self.outputs, flat[:count], strict=True)),
+            dict(zip(self.updated_buffers, flat[count:], strict=True)),
+        )
+
+
+def input_specs(model: nn.Module, example_input: object) -> tuple[tuple[TensorSpec, ...], tuple[Tensor, ...]]:
+    """Return spec and tensor of each input, named as the parameters of ``model.forward``.
+
+    Args:
+        model: the module that will be called.
+        example_input: a tensor, a tuple or list of tensors, or a dict of them by parameter name; axis 0 is the batch.
+
+    Raises:
+        ConfigurationError: for anything that is not a tensor with a batch axis.
+    """
+    parameters = [
+        p.name
+        for p in inspect.signature(model.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY, p.KEYWORD_ONLY)
+    ]
+    if isinstance(example_input, Mapping):
+        pairs = [(str(name), value) for name, value in example_input.items()]
+        unknown = [name for name, _ in pairs if name not in parameters]
+        if unknown:
+            raise ConfigurationError(
+                f"example_input has the key {unknown[0]!r}, but {type(model).__name__}.forward takes "
+                f"{', '.join(parameters) or 'no argument'}: use those names."
+            )
+        order = {name: i for i, name in enumerate(parameters)}
+        pairs.sort(key=lambda pair: order[pair[0]])
+    else:
+        values = list(example_input) if isinstance(example_input, (tuple, list)) else [example_input]
+        names = parameters + [f"input_{i}" for i in range(len(parameters), len(values))]
+        pairs = list(zip(names, values, strict=False))
+    specs, tensors = [], []
+    for name, value in pairs:
+        tensor = torch.as_tensor(value) if not isinstance(value, Tensor) else value.detach()
+        if tensor.dim() == 0 or tensor.shape[0] == 0:
+            raise ConfigurationError(
+                f"example_input {name!r} has shape {tuple(tensor.shape)}: expected a batch of at least one example "
+                "along axis 0."
+            )
+        if tensor.dtype == torch.float64:
+            tensor = tensor.float()
+        safe = f"{name}_input" if name in RESERVED_NAMES else name
+        specs.append(TensorSpec(safe, str(tensor.dtype).removeprefix("torch."), (BATCH, *tensor.shape[1:])))
+        tensors.append(tensor)
+    return tuple(specs), tuple(tensors)
+
+
+def trace(
+    function: Callable[..., Sequence[Tensor]],
+    arguments: Sequence[Tensor],
+    dynamic: Sequence[bool],
+    *,
+    batch: int | None,
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+    functionalize: bool = False,
+) -> tuple[fx.GraphModule, bool]:
+    """Trace ``function`` on fake tensors and return its graph and whether its batch stayed symbolic.
+
+    Args:
+        function: takes the arguments, returns a sequence of tensors.
+        arguments: real tensors; only shape and dtype are used.
+        dynamic: for each argument, whether its axis 0 is the batch.
+        batch: ``None`` for a symbolic batch, else the size to fix.
+        decompositions: as for :func:`torch.fx.experimental.proxy_tensor.make_fx`.
+        functionalize: replace in-place ops by functional ones.
+    """
+    shape_env = ShapeEnv()
+    mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
+    fakes = []
+    for tensor, is_dynamic in zip(arguments, dynamic, strict=True):
+        if not is_dynamic:
+            fakes.append(mode.from_tensor(tensor.detach(), static_shapes=True))
+            continue
+        sized = tensor.detach()[:1].expand(batch or TRACED_BATCH, *tensor.shape[1:]).contiguous()
+        if batch is not None:
+            fakes.append(mode.from_tensor(sized, static_shapes=True))
+        else:
+            sizes = [DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.dim() - 1)
+            context = StatelessSymbolicContext(dynamic_sizes=sizes)
+            fakes.append(mode.from_tensor(sized, symbolic_context=context))
+    target = dispatch_functionalize(function) if functionalize else function
+    with mode, enable_python_dispatcher(), sdpa_kernel(SDPBackend.MATH), _without_fast_paths():
+        module = make_fx(
+            target,
+            decomposition_table=dict(decompositions or {}),
+            tracing_mode="real",
+            _allow_non_fake_inputs=True,
+        )(*fakes)
+    specialised = bool(shape_env.replacements) and any(
+        value.is_number for value in shape_env.replacements.values()
+    )
+    return module, batch is None and not specialised
+
+
+def trace_forward(
+    model: nn.Module,
+    example_input: object,
+    tasks: Sequence[TaskSpec],
+    *,
+    batch: int | None = None,
+    batch_norm_training: bool = False,
+) -> ForwardGraph:
+    """Trace ``model``'s forward pass, with a symbolic batch where it can be had.
+
+    Args:
+        model: in evaluation mode; returns a tensor, a tuple or list, or a dict (one entry a task).
+        example_input: see :func:`input_specs`.
+        tasks: name the outputs, in their order.
+        batch: fix the batch to this size; ``None`` tries a symbolic one and falls back to the example's size.
+        batch_norm_training: normalise with the batch's statistics and return the new running ones.
+
+    Raises:
+        ConfigurationError: when the model cannot be run on the example or does not return one output a task.
+    """
+    specs, tensors = input_specs(model, example_input)
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    _check_state(state)
+    names = list(state)
+    updated: list[str] = []
+    keyword = isinstance(example_input, Mapping)
+    keys = list(inspect.signature(model.forward).parameters)
+
+    def forward(*flat: Tensor) -> list[Tensor]:
+        values = dict(zip(names, flat, strict=False))
+        inputs = flat[len(names) :]
+        arguments = () if keyword else inputs
+        keywords = dict(zip(keys, inputs, strict=False)) if keyword else {}
+        with track_statistics(values, enabled=batch_norm_training) as statistics:
+            result = functional_call(model, values, arguments, keywords)
+        outputs = _by_task(result, tasks)
+        updated[:] = statistics
+        return [*outputs.values(), *statistics.values()]
+
+    arguments = [*state.values(), *tensors]
+    dynamic = [False] * len(names) + [True] * len(tensors)
+    attempts = [batch] if batch is not None else [None, int(tensors[0].shape[0])]
+    for attempt in attempts:
+        try:
+            with torch.no_grad():
+                module, symbolic = trace(forward, arguments, dynamic, batch=attempt, functionalize=True)
+        except NagEdgeError:
+            raise
+        except Exception as error:
+            if attempt is None:
+                continue
+            raise ConfigurationError(_explain(model, example_input, error)) from error
+        if symbolic or attempt is not None:
+            break
+    clean(module)
+    module, state_names, constants = _drop_unused_state(module, names)
+    return ForwardGraph(
+        module,
+        tuple([*state_names, *constants]),
+        specs,
+        tuple(task.name for task in tasks),
+        tuple(updated),
+        constants,
+        attempt,
+    )
+
+
+@contextmanager
+def _without_fast_paths() -> Iterator[None]:
+    """Turn off torch's fused inference kernels of attention blocks: they have no gradient and no lowering."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _check_state(state: Mapping[str, Tensor]) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ConfigurationError(
+                f"model tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}, expected float32: call "
+                "model.float() before the export; the precision of the artifact is the target's choice."
+            )
+
+
+def _by_task(result: object, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:
+    """Name the model's outputs; the order of ``tasks`` decides for tuples, the keys for dicts."""
+    names = [task.name for task in tasks]
+    if isinstance(result, Tensor):
+        outputs: dict[str, object] = {names[0]: result} if len(names) == 1 else {"output": result}
+    elif isinstance(result, Mapping):
+        outputs = {str(key): value for key, value in result.items()}
+    elif isinstance(result, (tuple, list)):
+        outputs = dict(zip(names, result, strict=True)) if len(result) == len(names) else {
+            f"output_{i}": value for i, value in enumerate(result)
+        }  # fmt: skip
+    else:
+        raise ConfigurationError(
+            f"the model returns {type(result).__name__}, expected a tensor, a tuple or a dict with one entry a task."
+        )
+    if set(names) - set(outputs):
+        raise ConfigurationError(
+            f"the model returns {len(outputs)} output(s) ({', '.join(outputs)}), but the tasks are "
+            f"{', '.join(names)}: give one TaskSpec for each output, in the same order, or return a dict by task name."
+        )
+    chosen: dict[str, Tensor] = {}
+    for task in tasks:
+        value = outputs[task.name]
+        if not isinstance(value, Tensor):
+            raise ConfigurationError(
+                f"the model's output for task {task.name!r} is {type(value).__name__}, not a tensor."
+            )
+        shape = tuple(value.shape[1:])
+        allowed = {(task.size,)} | ({()} if task.size == 1 else set())
+        if value.dim() == 0 or shape not in allowed:
+            raise ConfigurationError(
+                f"the model's output for task {task.name!r} has shape (batch, {', '.join(map(str, shape))}), but a "
+                f"{task.kind} task of size {task.size} needs (batch, {task.size}): change the head or the task's size."
+            )
+        chosen[task.name] = value
+    return chosen
+
+
+def _drop_unused_state(
+    module: fx.GraphModule, names: Sequence[str]
+) -> tuple[fx.GraphModule, list[str], dict[str, Tensor]]:
+    """Remove state that the graph never reads and turn tensors made by the forward pass into state."""
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    kept = []
+    for name, node in zip(names, placeholders, strict=False):
+        if node.users:
+            kept.append(name)
+        else:
+            module.graph.erase_node(node)
+    constants: dict[str, Tensor] = {}
+    last = placeholders[len(names)]
+    for node in [n for n in module.graph.nodes if n.op == "get_attr"]:
+        name = f"constant.{len(constants)}"
+        constants[name] = getattr(module, str(node.target)).detach().clone()
+        with module.graph.inserting_before(last):
+            replacement = module.graph.placeholder(f"constant_{len(constants) - 1}")
+        replacement.meta = dict(node.meta)
+        node.replace_all_uses_with(replacement)
+        module.graph.erase_node(node)
+    module.graph.lint()
+    return fx.GraphModule(nn.Module(), module.graph), kept, constants
+
+
+def _explain(model: nn.Module, example_input: object, error: Exception) -> str:
+    """Say why tracing failed: the model's own error on its example, or an op that torch cannot trace."""
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    try:
+        with torch.no_grad():
+            if isinstance(example_input, Mapping):
+                model(**example_input)
+            else:
+                values = example_input if isinstance(example_input, (tuple, list)) else (example_input,)
+                model(*values)
+    except Exception as own:
+        text = (str(own).strip().splitlines() or [type(own).__name__])[0]
+        return (
+            f"{type(model).__name__} fails on its example_input: {text} Give an example_input that the model's forward "
+            "accepts."
+        )
+    return (
+        f"{type(model).__name__} cannot be traced: {first_line} The forward pass must not depend on the values of its "
+        "inputs (no .item(), no Python branch on a tensor)."
+    )

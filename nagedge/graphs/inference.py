@@ -1,0 +1,73 @@
+"""The inference graph: the forward pass in the operators that inference runtimes know best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from nagedge.graphs.cleanup import clean
+from nagedge.graphs.decompositions import decomposition_table
+from nagedge.graphs.forward import TRACED_BATCH, ForwardGraph, trace
+from nagedge.specs import BATCH, TensorSpec
+
+__all__ = ["InferenceGraph", "trace_inference"]
+
+aten = torch.ops.aten
+
+# Runtimes have fast kernels for these; their decompositions serve the gradients only.
+_KEPT = (
+    aten._native_batch_norm_legit_no_training.default,
+    aten.native_layer_norm.default,
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.elu.default,
+    aten.leaky_relu.default,
+    aten.softplus.default,
+)
+
+
+@dataclass(frozen=True)
+class InferenceGraph:
+    """A traced forward pass.
+
+    Attributes:
+        module: called with one tensor an entry of ``inputs``, then the tensors of ``state``.
+        inputs, outputs: specs of the inputs; task names.
+        state: parameters, buffers and constants, by their name in the model.
+        batch: ``None`` for a symbolic batch, else its only size.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    state: Mapping[str, Tensor]
+    batch: int | None
+
+
+def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> InferenceGraph:
+    """Decompose ``forward`` (traced in evaluation mode) for inference runtimes."""
+    count = len(forward.inputs)
+
+    def infer(*flat: Tensor) -> list[Tensor]:
+        outputs, _ = forward(dict(zip(forward.state_names, flat[count:], strict=True)), flat[:count])
+        return list(outputs.values())
+
+    table = decomposition_table()
+    for operator in _KEPT:
+        table.pop(operator, None)
+    examples = [
+        torch.zeros([TRACED_BATCH if s == BATCH else int(s) for s in spec.shape], dtype=getattr(torch, spec.dtype))
+        for spec in forward.inputs
+    ]
+    tensors = [state[name] for name in forward.state_names]
+    with torch.no_grad():
+        module, _ = trace(
+            infer, [*examples, *tensors], [True] * count + [False] * len(tensors), batch=forward.batch,
+            decompositions=table,
+        )  # fmt: skip
+    clean(module, differentiated=True)
+    named = {name: state[name] for name in forward.state_names}
+    return InferenceGraph(module, forward.inputs, forward.outputs, named, forward.batch)

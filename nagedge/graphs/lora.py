@@ -1,0 +1,106 @@
+"""Low-rank adaptation: a frozen layer with a small trainable side branch (Hu et al. 2021, arXiv:2106.09685).
+
+The branch is computed on the activations, ``W x + B (A x)``, never as a computed weight ``W + B A``: so the frozen
+weight stays a constant of the exported graph, which runtimes pack and re-block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from nagedge.errors import ConfigurationError
+
+__all__ = ["LoRAConv", "LoRALinear", "add_lora"]
+
+
+class LoRALinear(nn.Module):
+    """``y = base(x) + up(down(x))`` with a frozen linear ``base``, rank-``rank`` branch, ``up`` starting at zero."""
+
+    def __init__(self, base: nn.Linear, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Linear(base.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, base.out_features, bias=False)
+        _start(self.down.weight, self.up.weight, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.base(x) + self.up(self.down(x))
+        return result
+
+
+class LoRAConv(nn.Module):
+    """``y = base(x) + up(down(x))``: ``down`` has the base's geometry and ``rank`` channels, ``up`` is 1x1."""
+
+    def __init__(self, base: nn.Conv1d | nn.Conv2d, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.base = base
+        kind = type(base) if type(base) in (nn.Conv1d, nn.Conv2d) else None
+        self.down: nn.Module
+        if kind is not None:
+            self.down = kind(
+                base.in_channels, rank, base.kernel_size, base.stride, base.padding, base.dilation, bias=False,
+                padding_mode=base.padding_mode,
+            )  # type: ignore[arg-type]  # fmt: skip
+        else:  # a subclass with its own padding (timm's Conv2dSame): same class, same arguments
+            self.down = type(base)(
+                base.in_channels, rank, base.kernel_size, stride=base.stride, padding=base.padding,
+                dilation=base.dilation, bias=False,
+            )  # type: ignore[arg-type]  # fmt: skip
+        one_by_one = nn.Conv1d if isinstance(base, nn.Conv1d) else nn.Conv2d
+        self.up = one_by_one(rank, base.out_channels, 1, bias=False)
+        _start(self.down.weight, self.up.weight, generator)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.base(x) + self.up(self.down(x))
+        return result
+
+
+def add_lora(model: nn.Module, rank: int, *, skip: Collection[str] = (), seed: int = 0) -> list[str]:
+    """Wrap every linear layer and every dense convolution of ``model`` that is not in ``skip``, in place.
+
+    Args:
+        model: changed in place.
+        rank: of the branches, >= 1.
+        skip: names of modules to leave alone (the heads, which are trained whole).
+        seed: of the branches' initial values.
+
+    Returns:
+        The names of the new trainable parameters.
+
+    Raises:
+        ConfigurationError: when no layer can carry a branch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = []
+    for name, module in list(model.named_modules()):
+        # The projections of nn.MultiheadAttention are read as weights, never called: a branch would be ignored.
+        called = not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+        dense = isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == 1
+        if name in skip or not called or not (isinstance(module, nn.Linear) or dense):
+            continue
+        smallest = min(module.weight.shape[0], module.weight.shape[1])
+        wrapped = (
+            LoRALinear(module, min(rank, smallest), generator)
+            if isinstance(module, nn.Linear)
+            else LoRAConv(module, min(rank, smallest), generator)  # type: ignore[arg-type]
+        )
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, wrapped)
+        names += [f"{name}.down.weight", f"{name}.up.weight"]
+    if not names:
+        raise ConfigurationError(
+            "trainable 'lora' found no linear layer or dense convolution outside the heads: choose 'all' or 'heads'."
+        )
+    return names
+
+
+def _start(down: nn.Parameter, up: nn.Parameter, generator: torch.Generator) -> None:
+    """Kaiming-uniform down, zero up: the branch starts as zero (Hu et al. 2021, section 4.1)."""
+    bound = 1.0 / math.sqrt(down[0].numel())
+    with torch.no_grad():
+        down.uniform_(-bound, bound, generator=generator)
+        up.zero_()
