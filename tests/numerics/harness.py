@@ -3,130 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call, functionalize, grad
+from torch.func import functional_call, grad
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import PORTABLE_OPS, decomposition_table
+from nagedge.graphs.forward import trace
+
+Inputs = Callable[[int], Sequence[Tensor]]
+
+
+def normal(*shape: int, count: int = 1) -> Inputs:
+    """Return ``batch -> count`` standard normal float64 tensors ``[batch, *shape]``, seeded by the batch size."""
+
+    def make(batch: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(batch)
+        return [torch.randn(batch, *shape, dtype=torch.float64, generator=generator) for _ in range(count)]
+
+    return make
 
 
 def op_names(graph: GraphModule) -> set[str]:
     """Operator names, overloads dropped, of every call in the graph."""
     return {
-        node.target.overloadpacket.__name__ if isinstance(node.target, torch._ops.OpOverload) else str(node.target)
+        node.target.overloadpacket.__name__ if isinstance(node.target, torch._ops.OpOverload) else node.target.__name__
         for node in graph.graph.nodes
         if node.op == "call_function"
     }
 
 
-def trace(
-    function: Callable[..., object],
-    params: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    overrides: Mapping[object, object] | tuple[()] = (),
-) -> GraphModule:
-    shape_env = ShapeEnv()
-    mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
-    fakes = []
-    for x in inputs:
-        sizes = [DimDynamic.DYNAMIC, *[DimDynamic.STATIC] * (x.dim() - 1)]
-        fakes.append(mode.from_tensor(x, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes)))
-    static = [
-        mode.from_tensor(
-            p, symbolic_context=StatelessSymbolicContext(dynamic_sizes=[DimDynamic.STATIC] * p.dim())
-        )
-        for p in params
-    ]
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
-            graph = make_fx(
-                functionalize(function),
-                decomposition_table=decomposition_table(overrides),
-                tracing_mode="real",
-                _allow_non_fake_inputs=True,
-            )(*static, *fakes)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph
-
-
 def check(
-    model: nn.Module | Callable[..., object],
-    inputs: Callable[[int], Sequence[Tensor]],
+    model: nn.Module | Callable[..., Any],
+    inputs: Inputs,
     *,
-    overrides: Mapping[object, object] | tuple[()] = (),
-    batches: Sequence[int] = (3, 5, 1),
-    differentiable: Sequence[int] | None = None,
-    portable: bool = True,
+    overrides: Mapping[Any, Any] | tuple[()] = (),
+    batches: Sequence[int] = (2, 5, 1),
+    batch_axis: int = 0,
+    rtol: float = 1e-9,
+    atol: float = 1e-11,
 ) -> GraphModule:
-    """Check gradients of ``sum(out * cotangent)`` and the forward pass at several batch sizes, in float64.
+    """Check the forward pass and the gradients of ``sum(out * cotangent)`` at several batch sizes, in float64.
+
+    The forward pass is traced once, as the exporter does, then its gradients and itself are traced through the
+    decompositions, with a symbolic batch; every operator left must be portable.
 
     Args:
-        model: module (its parameters are differentiated too) or function.
-        inputs: batch size -> float64 (or integer) tensors, axis 0 of each being the batch.
-        batches: the first one is traced.
+        model: a module, whose parameters are differentiated too, or a function.
+        inputs: batch size -> tensors with the batch on axis 0; gradients are taken for the floating ones.
+        overrides: a backend's own decompositions.
+        batches: sizes to run the traced graph at; the traced size is another one.
+        batch_axis: axis of the outputs that holds the batch.
+
+    Returns:
+        The graph of the gradients.
     """
     if isinstance(model, nn.Module):
         model = model.double()
-        names = [n for n, _ in model.named_parameters()]
+        names = [name for name, _ in model.named_parameters()]
         params = [p.detach().clone() for p in model.parameters()]
     else:
         names, params = [], []
     k = len(names)
 
-    def forward(*flat: Tensor) -> tuple[Tensor, ...]:
+    def forward(*flat: Tensor) -> list[Tensor]:
         if isinstance(model, nn.Module):
             out = functional_call(model, dict(zip(names, flat[:k], strict=True)), tuple(flat[k:]))
         else:
             out = model(*flat)
-        return tuple(out) if isinstance(out, (tuple, list)) else (out,)
+        return [o for o in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(o, Tensor)]
 
+    examples = [*params, *inputs(batches[0])]
+    dynamic = [False] * k + [True] * (len(examples) - k)
     with torch.no_grad():
-        example = inputs(batches[0])
-        outs = forward(*params, *example)
-        torch.manual_seed(1)
-        cotangents = [torch.randn([1, *o.shape[1:]], dtype=torch.float64) if o.dim() else torch.randn((), dtype=torch.float64) for o in outs]
+        outs = forward(*examples)
+        generator = torch.Generator().manual_seed(0)
+        cotangents = []
+        for out in outs:
+            shape = list(out.shape)
+            if shape:
+                shape[batch_axis] = 1
+            cotangents.append(torch.randn(shape, dtype=torch.float64, generator=generator))
+        captured, symbolic = trace(forward, examples, dynamic, batch=None, functionalize=True)
+    assert symbolic, "the forward pass fixed the batch size"
+    clean(captured)
+    wanted = [i for i, x in enumerate(examples) if x.is_floating_point()]
 
-    def loss(*flat: Tensor) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64)
-        for o, c in zip(forward(*flat), cotangents, strict=True):
-            total = total + (o * c).sum()
-        return total
-
-    wanted = [*range(k)]
-    for i, x in enumerate(example):
-        if x.is_floating_point() and (differentiable is None or i in differentiable):
-            wanted.append(k + i)
+    def loss(run: Callable[..., Sequence[Tensor]], flat: Sequence[Tensor]) -> Tensor:
+        parts = [(o * c).sum() for o, c in zip(run(*flat), cotangents, strict=True)]
+        return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 
     def gradients(*flat: Tensor) -> tuple[Tensor, ...]:
-        return grad(loss, argnums=tuple(wanted))(*flat)
+        return grad(lambda *args: loss(captured, args), argnums=tuple(wanted))(*flat)
 
-    backward = trace(gradients, params, example, overrides)
-    ahead = trace(forward, params, example, overrides)
+    table = decomposition_table(overrides)
+    backward, backward_symbolic = trace(
+        gradients, examples, dynamic, batch=None, decompositions=table, functionalize=True
+    )
+    with torch.no_grad():
+        ahead, ahead_symbolic = trace(captured, examples, dynamic, batch=None, decompositions=table)
+    for graph in (backward, ahead):
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+    assert backward_symbolic and ahead_symbolic, "a decomposition fixed the batch size"
+    foreign = (op_names(backward) | op_names(ahead)) - PORTABLE_OPS
+    assert not foreign, f"not portable: {sorted(foreign)}"
+
     for batch in batches:
         flat = [*params, *inputs(batch)]
         leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(flat)]
-        value = loss(*leaves)
+        value = loss(forward, leaves)
         expected = torch.autograd.grad(value, [leaves[i] for i in wanted], allow_unused=True)
-        got = backward(*flat)
-        for i, g, e in zip(wanted, got, expected, strict=True):
-            e = torch.zeros_like(leaves[i]) if e is None else e
-            assert g.shape == e.shape, (i, g.shape, e.shape)
-            torch.testing.assert_close(g, e, rtol=1e-9, atol=1e-11)
+        for i, got, want in zip(wanted, backward(*flat), expected, strict=True):
+            want = torch.zeros_like(leaves[i]) if want is None else want
+            label = names[i] if i < k else f"input {i - k}"
+            torch.testing.assert_close(
+                got, want, rtol=rtol, atol=atol, msg=lambda text, label=label: f"gradient of {label}, batch {batch}: {text}"
+            )
         with torch.no_grad():
-            for g, e in zip(ahead(*flat), forward(*flat), strict=True):
-                torch.testing.assert_close(g, e, rtol=1e-9, atol=1e-11)
-    if portable:
-        foreign = (op_names(backward) | op_names(ahead)) - PORTABLE_OPS
-        assert not foreign, sorted(foreign)
+            for got, want in zip(ahead(*flat), forward(*flat), strict=True):
+                torch.testing.assert_close(got, want, rtol=rtol, atol=atol)
     return backward

@@ -51,7 +51,20 @@ ONNX: Mapping[OpOverload, Rule] = {
     ),
 }
 
-PORTABLE_OPS: frozenset[str] = frozenset()
+PORTABLE_OPS: frozenset[str] = frozenset(
+    """
+    abs add addmm alias amax amin arange argmax avg_pool2d bmm cat ceil clamp clone constant_pad_nd convolution cos
+    cumsum detach div embedding eq erf exp expand flip floor full full_like ge gt index_select le log log1p
+    logical_and logical_not logical_or lt max_pool2d_with_indices maximum mean minimum mm mul ne neg permute pow
+    reciprocal relu round rsqrt select sigmoid sign sin slice split split_with_sizes sqrt squeeze sub sum tanh
+    transpose unsqueeze view where zeros_like _log_softmax _softmax _to_copy _unsafe_view
+    sym_size floordiv getitem
+    """.split()
+)
+"""Operators, by name without overload, that a decomposed graph may hold.
+
+``sym_size``, ``mul``, ``add``, ``sub`` and ``floordiv`` also stand for arithmetic on a symbolic batch size.
+"""
 
 
 def decomposition_table(overrides: Mapping[OpOverload, Rule] | tuple[()] = ()) -> dict[OpOverload, Rule]:
