@@ -18,18 +18,25 @@ def run_file_tables() -> str:
 
     schema = run_json_schema()
     definitions = schema.get("$defs", {})
-    sections = [_section("The file", schema, definitions)]
-    sections += [_section(name, definition, definitions) for name, definition in definitions.items()]
+    sections = [_section("The file", schema)]
+    sections += [_section(name, definition) for name, definition in definitions.items()]
     return "\n\n".join(section for section in sections if section)
 
 
-def _section(name: str, schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def _section(name: str, schema: dict[str, Any]) -> str:
     properties = schema.get("properties")
     if not properties:
         return ""
     required = set(schema.get("required", ()))
     description = (schema.get("description") or "").strip().partition("\n\n")[0].replace("\n", " ")
-    lines = [f"## {schema.get('title', name)}", "", description, "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    lines = [
+        f"## {schema.get('title', name)}",
+        "",
+        description,
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
     for key, value in properties.items():
         default = "required" if key in required else f"`{_toml(value.get('default'))}`"
         meaning = " ".join((value.get("description") or "").split()).replace("|", "\\|")

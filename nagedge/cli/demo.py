@@ -11,6 +11,8 @@ __all__ = ["command"]
 
 
 def command(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything it makes.")] = Path("nagedge-demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything it makes.")] = Path(
+        "nagedge-demo"
+    ),
 ) -> None:
     """Train, export, verify, fine-tune and profile a small multi-task model on real handwritten digits."""

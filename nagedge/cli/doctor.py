@@ -6,7 +6,16 @@ import typer
 
 __all__ = ["command"]
 
-_PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "pyarrow", "lightning-fabric", "pydantic", "safetensors")
+_PACKAGES = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pyarrow",
+    "lightning-fabric",
+    "pydantic",
+    "safetensors",
+)
 _OPTIONAL = ("timm", "torchvision", "mlxtend")
 
 
@@ -17,7 +26,10 @@ def command() -> None:
     import nagedge
     from nagedge.cli.output import print_table
 
-    rows: list[list[object]] = [["python", sys.version.split()[0], "ok"], ["nagedge", nagedge.__version__, "ok"]]
+    rows: list[list[object]] = [
+        ["python", sys.version.split()[0], "ok"],
+        ["nagedge", nagedge.__version__, "ok"],
+    ]
     rows += [_package(name, missing="missing") for name in _PACKAGES]
     rows += [_package(name, missing="optional") for name in _OPTIONAL]
     rows += [*_runtimes(), *_threads(), *_caches()]

@@ -55,8 +55,10 @@ def _in_plain_words(error: BaseException) -> tuple[str, int]:
         return f"{error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return (
-            "interrupted. Files that were complete are kept, none is left half written; an interrupted training "
-            "goes on from its last checkpoint with `nagedge train RUN.toml --resume`.",
+            (
+                "interrupted. Files that were complete are kept, none is left half written; an interrupted training "
+                "goes on from its last checkpoint with `nagedge train RUN.toml --resume`."
+            ),
             EXIT_INTERRUPTED,
         )
     if isinstance(error, OSError) and error.filename is not None:
@@ -65,7 +67,9 @@ def _in_plain_words(error: BaseException) -> tuple[str, int]:
             EXIT_USAGE,
         )
     return (
-        f"unexpected {type(error).__name__}: {error}\n"
-        "This is a defect of NagEdge. Run again with `nagedge --debug ...` for the traceback to report.",
+        (
+            f"unexpected {type(error).__name__}: {error}\n"
+            "This is a defect of NagEdge. Run again with `nagedge --debug ...` for the traceback to report."
+        ),
         EXIT_UNEXPECTED,
     )

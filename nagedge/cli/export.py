@@ -17,12 +17,17 @@ def command(
     ],
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle.")],
     trainable: Annotated[
-        str, typer.Option(help="What the device may train: all, heads, bias, norm, lora:RANK or a regular expression.")
+        str,
+        typer.Option(
+            help="What the device may train: all, heads, bias, norm, lora:RANK or a regular expression."
+        ),
     ] = "all",
     batch_norm: Annotated[
         Literal["fold", "freeze", "train"], typer.Option(help="What becomes of BatchNorm's statistics.")
     ] = "fold",
-    batch: Annotated[int | None, typer.Option(min=1, help="Fix the batch size, which is free otherwise.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Fix the batch size, which is free otherwise.")
+    ] = None,
 ) -> None:
     """Write a bundle: inference and the training step as files, with everything a device needs to know."""
     from nagedge.cli.output import print_paths, print_table, progress_bars

@@ -14,10 +14,14 @@ def command(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
     data: Annotated[Path, typer.Option(metavar="FILE", help="Raw examples: .npz, .csv or .parquet.")],
     runtime: Annotated[str, typer.Option(metavar="NAME", help="What runs the training step.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the new parameters and momentum buffers.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the new parameters and momentum buffers.")
+    ],
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples.")] = 5,
     lr: Annotated[float | None, typer.Option(help="Step size, instead of the bundle's.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Nesterov momentum, instead of the bundle's.")] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Nesterov momentum, instead of the bundle's.")
+    ] = None,
 ) -> None:
     """Train a bundle on new examples with a runtime that knows nothing of training."""
     from nagedge import finetune, load

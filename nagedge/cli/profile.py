@@ -60,5 +60,16 @@ def print_profile(profile: Profile) -> None:
                 None if workload.memory is None else workload.memory.step_bytes / 2**20,
             ]
         )
-    columns = ("what", "runtime", "threads", "batch", "first_ms", "warm-up calls", "n", "p50_ms", "p90_ms", "p99_ms")
+    columns = (
+        "what",
+        "runtime",
+        "threads",
+        "batch",
+        "first_ms",
+        "warm-up calls",
+        "n",
+        "p50_ms",
+        "p90_ms",
+        "p99_ms",
+    )
     print_table(f"Profile on {profile.host.cpu_model}", [*columns, "step_mib"], rows)

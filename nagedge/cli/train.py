@@ -17,8 +17,12 @@ __all__ = ["command", "print_epochs", "training_display"]
 
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN.toml", help="The run file.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the checkpoint, instead of the run file's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the checkpoint, instead of the run file's.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the folder.")
+    ] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes or accelerators to train on.")] = 1,
     strategy: Annotated[str, typer.Option(help="How they share the work: auto, ddp.")] = "auto",
 ) -> None:
@@ -53,13 +57,20 @@ def training_display(epochs: list[EpochFinished]) -> Iterator[Callable[[Event], 
 
 
 def print_epochs(epochs: list[EpochFinished]) -> None:
-    """Print one row an epoch: learning rate, losses and the validation metrics."""
+    """Print one row an epoch: learning rate, losses and the first validation metric of each task."""
     from nagedge.cli.output import print_table
 
     if not epochs:
         return
-    metrics = [(task, name) for task, values in epochs[-1].validation.items() for name in values]
-    columns = ["epoch", "lr", "train loss", "val loss", *(f"{task} {name}" for task, name in metrics), "seconds"]
+    metrics = [(task, next(iter(values))) for task, values in epochs[-1].validation.items()]
+    columns = [
+        "epoch",
+        "lr",
+        "train loss",
+        "val loss",
+        *(f"{task} {name}" for task, name in metrics),
+        "seconds",
+    ]
     rows = [
         [
             epoch.epoch,

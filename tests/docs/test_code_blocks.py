@@ -14,11 +14,15 @@ from typer.testing import CliRunner
 from nagedge.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "export/README.md", *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "export/README.md", *ROOT.glob("docs/**/*.md")]
+)
 LANGUAGES = {"python", "bash", "toml", "json", "text", ""}
 SET_UP = "pip install uv && uv run "
 
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 _OPTION = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -48,7 +52,13 @@ def blocks_of(page: Path) -> list[Block]:
         info, indent = match["info"].strip(), match["indent"]
         code = "".join(line.removeprefix(indent) for line in match["code"].splitlines(keepends=True))
         found.append(
-            Block(page, text.count("\n", 0, match.start()) + 1, info.split(" ")[0], dict(_OPTION.findall(info)), code)
+            Block(
+                page,
+                text.count("\n", 0, match.start()) + 1,
+                info.split(" ")[0],
+                dict(_OPTION.findall(info)),
+                code,
+            )
         )
     return found
 
@@ -78,7 +88,7 @@ def test_the_code_blocks_of_a_page_run_in_order(
         elif "title" in block.options:
             Path(block.options["title"]).write_text(block.code, encoding="utf-8")
         elif block.language == "python":
-            exec(compile("\n" * block.line + block.code, str(page), "exec"), names)  # noqa: S102
+            exec(compile("\n" * block.line + block.code, str(page), "exec"), names)
         elif block.language == "bash":
             _run_shell(block, where)
     for name in set(sys.modules) - before:

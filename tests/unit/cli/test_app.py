@@ -10,7 +10,17 @@ import nagedge
 from nagedge.cli.app import app
 
 COMMANDS = {"init", "train", "export", "verify", "finetune", "profile", "targets", "doctor", "demo"}
-HEAVY = {"torch", "numpy", "pydantic", "onnx", "onnxruntime", "pyarrow", "matplotlib", "lightning_fabric", "jinja2"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "pydantic",
+    "onnx",
+    "onnxruntime",
+    "pyarrow",
+    "matplotlib",
+    "lightning_fabric",
+    "jinja2",
+}
 
 
 def _run_python(code: str) -> str:

@@ -31,8 +31,10 @@ def _invoke(error: BaseException, *options: str) -> tuple[int, str, str]:
         (
             KeyboardInterrupt(),
             130,
-            "error: interrupted. Files that were complete are kept, none is left half written; an interrupted "
-            "training goes on from its last checkpoint with `nagedge train RUN.toml --resume`.\n",
+            (
+                "error: interrupted. Files that were complete are kept, none is left half written; an interrupted "
+                "training goes on from its last checkpoint with `nagedge train RUN.toml --resume`.\n"
+            ),
         ),
         (
             PermissionError(13, "Permission denied", "/root/x"),
@@ -42,12 +44,16 @@ def _invoke(error: BaseException, *options: str) -> tuple[int, str, str]:
         (
             ZeroDivisionError("division by zero"),
             70,
-            "error: unexpected ZeroDivisionError: division by zero\nThis is a defect of NagEdge. Run again with "
-            "`nagedge --debug ...` for the traceback to report.\n",
+            (
+                "error: unexpected ZeroDivisionError: division by zero\nThis is a defect of NagEdge. Run again with "
+                "`nagedge --debug ...` for the traceback to report.\n"
+            ),
         ),
     ],
 )
-def test_an_exception_becomes_a_text_and_an_exit_code(error: BaseException, exit_code: int, text: str) -> None:
+def test_an_exception_becomes_a_text_and_an_exit_code(
+    error: BaseException, exit_code: int, text: str
+) -> None:
     assert _invoke(error) == (exit_code, "", text)
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def test_a_table_shows_every_kind_of_cell_and_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     print_table("Losses", ["task", "value", "ok"], [["[red]digit", 0.123456, True], ["slant", None, False]])
-    title, header, _, first, second = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    title, header, _, first, second = [
+        line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()
+    ]
     assert title.strip() == "Losses"
     assert header.split() == ["task", "value", "ok"]
     assert first.split() == ["[red]digit", "0.1235", "yes"]

@@ -24,7 +24,10 @@ def test_cat_prints_the_file_as_it_is() -> None:
 
 
 def test_cp_copies_to_a_file_or_into_a_folder_and_keeps_what_is_there(tmp_path: Path) -> None:
-    for destination, copy in ((tmp_path / "mine.toml", tmp_path / "mine.toml"), (tmp_path, tmp_path / f"{NAME}.toml")):
+    for destination, copy in (
+        (tmp_path / "mine.toml", tmp_path / "mine.toml"),
+        (tmp_path, tmp_path / f"{NAME}.toml"),
+    ):
         result = CliRunner().invoke(app, ["targets", "cp", NAME, str(destination)])
         assert (result.exit_code, result.output) == (0, f"wrote {copy}\n")
         assert load_target(copy).train
@@ -39,5 +42,7 @@ def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
     for arguments in (["cat", "any-any"], ["cp", "any-any", str(tmp_path / "x")]):
         result = CliRunner().invoke(app, ["targets", *arguments])
         assert result.exit_code == 2
-        assert result.stderr.startswith("error: unknown target 'any-any'; NagEdge has any-any-onnxruntime-fp32, ")
+        assert result.stderr.startswith(
+            "error: unknown target 'any-any'; NagEdge has any-any-onnxruntime-fp32, "
+        )
     assert not list(tmp_path.iterdir())
