@@ -1,25 +1,43 @@
-"""MkDocs hook: write the tables of the run file from the model that checks it."""
+"""MkDocs hooks: write the tables of the run file and of the manifest from the models that check them."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
-MARK = "<!-- the tables of the run file -->"
+RUN_FILE_MARK = "<!-- the tables of the run file -->"
+MANIFEST_MARK = "<!-- the tables of the manifest -->"
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Replace :data:`MARK` in a page by the tables."""
-    return markdown.replace(MARK, run_file_tables()) if MARK in markdown else markdown
+    """Replace the marks in a page by the tables."""
+    if RUN_FILE_MARK in markdown:
+        from nagedge.training.run import run_json_schema
+
+        markdown = markdown.replace(RUN_FILE_MARK, tables("The file", run_json_schema()))
+    if MANIFEST_MARK in markdown:
+        from nagedge.manifest import manifest_json_schema
+
+        markdown = markdown.replace(MANIFEST_MARK, tables("Manifest", manifest_json_schema()))
+    return markdown
 
 
-def run_file_tables() -> str:
-    """Return one Markdown section a table of the run file, from its JSON Schema."""
+def on_post_build(config: Any, **_: object) -> None:
+    """Put the JSON Schemas beside the pages that describe them."""
+    from nagedge.manifest import manifest_json_schema
     from nagedge.training.run import run_json_schema
 
-    schema = run_json_schema()
+    site = Path(config["site_dir"])
+    (site / "manifest.schema.json").write_text(json.dumps(manifest_json_schema(), indent=2), encoding="utf-8")
+    (site / "reference/run.schema.json").write_text(json.dumps(run_json_schema(), indent=2), encoding="utf-8")
+
+
+def tables(name: str, schema: dict[str, Any]) -> str:
+    """Return one Markdown section a table of a JSON Schema, the outermost first."""
     definitions = schema.get("$defs", {})
-    sections = [_section("The file", schema)]
-    sections += [_section(name, definition) for name, definition in definitions.items()]
+    sections = [_section(name, {**schema, "title": name})]
+    sections += [_section(key, definition) for key, definition in definitions.items()]
     return "\n\n".join(section for section in sections if section)
 
 

@@ -72,9 +72,9 @@ def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON, complete or not at all."""
     import json
 
-    from nagedge.profiling.results import write_text
+    from nagedge.files import write_file
 
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_file(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def _cell(value: object) -> str:

@@ -23,15 +23,15 @@ def command(
     """Measure latency, memory and time by operator of inference and of a training step."""
     from nagedge import load, profile
     from nagedge.cli.output import print_paths, progress_bars
+    from nagedge.files import write_file
     from nagedge.profiling.report import write_report
-    from nagedge.profiling.results import write_text
 
     parts = tuple(part.strip() for part in what.split(","))
     with progress_bars() as progress:
         result = profile(load(bundle), what=parts, device=device, progress=progress)
     print_profile(result)
     if json is not None:
-        write_text(json, result.to_json())
+        write_file(json, result.to_json())
     if html is not None:
         write_report(html, result)
     written = {name: path for name, path in (("json", json), ("html", html)) if path is not None}

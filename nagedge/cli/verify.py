@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nagedge.verification import Comparison
+
+__all__ = ["command", "print_comparisons"]
 
 _ROWS = 12
 
@@ -36,3 +41,17 @@ def command(
             f"'{outside[0].tensor}' at step {outside[0].step}: it differs by {outside[0].max_abs:.3g}."
         )
     typer.echo(f"all {len(comparisons)} comparisons over {steps} steps are within tolerance")
+
+
+def print_comparisons(comparisons: Sequence[Comparison]) -> None:
+    """Print the tensors that agree least, each at its worst step; ``comparisons`` come worst first."""
+    from nagedge.cli.output import print_table
+
+    worst: dict[str, Comparison] = {}
+    for comparison in comparisons:
+        worst.setdefault(comparison.tensor, comparison)
+    columns = ("tensor", "step", "max_abs", "max_rel", "rtol", "atol", "within_tolerance")
+    rows = [
+        [getattr(comparison, column) for column in columns] for comparison in list(worst.values())[:_ROWS]
+    ]
+    print_table(f"Worst of {len(worst)} tensors", columns, rows)

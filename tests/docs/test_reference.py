@@ -6,6 +6,7 @@ import importlib
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -87,13 +88,31 @@ def test_every_key_of_a_target_is_documented() -> None:
             assert f"`{field.name}`" in page
 
 
-def test_every_key_of_the_run_file_gets_into_the_reference() -> None:
-    hooks = {}
+@pytest.mark.parametrize(
+    ("page", "module", "function", "some"),
+    [
+        (
+            "reference/run-file.md",
+            "nagedge.training.run",
+            "run_json_schema",
+            {"batch_size", "lr", "kind", "source"},
+        ),
+        (
+            "bundle-format.md",
+            "nagedge.manifest",
+            "manifest_json_schema",
+            {"sha256", "targets", "decayed", "files"},
+        ),
+    ],
+)
+def test_every_key_of_a_schema_gets_into_the_reference(
+    page: str, module: str, function: str, some: set[str]
+) -> None:
+    hooks: dict[str, Any] = {}
     exec((ROOT / "docs/_hooks.py").read_text(encoding="utf-8"), hooks)
-    page = hooks["on_page_markdown"]((ROOT / "docs/reference/run-file.md").read_text(encoding="utf-8"))
-    schema = importlib.import_module("nagedge.training.run").run_json_schema()
-    tables = [schema, *schema["$defs"].values()]
-    keys = {key for table in tables for key in table.get("properties", ())}
-    assert {"batch_size", "lr", "kind", "source"} <= keys
+    text = hooks["on_page_markdown"]((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    schema = getattr(importlib.import_module(module), function)()
+    keys = {key for table in [schema, *schema["$defs"].values()] for key in table.get("properties", ())}
+    assert some <= keys
     for key in keys:
-        assert f"| `{key}` |" in page
+        assert f"| `{key}` |" in text
