@@ -11,7 +11,7 @@ from torch.func import functional_call, grad
 from torch.fx import GraphModule
 
 from nagedge.graphs.cleanup import clean
-from nagedge.graphs.decompositions import PORTABLE_OPS, decomposition_table
+from nagedge.graphs.decompositions import FORWARD, PORTABLE_OPS, decomposition_table
 from nagedge.graphs.forward import trace
 
 Inputs = Callable[[int], Sequence[Tensor]]
@@ -87,7 +87,9 @@ def check(
             if shape:
                 shape[batch_axis] = 1
             cotangents.append(torch.randn(shape, dtype=torch.float64, generator=generator))
-        captured, symbolic = trace(forward, examples, dynamic, batch=None, functionalize=True)
+        captured, symbolic = trace(
+            forward, examples, dynamic, batch=None, decompositions=FORWARD, functionalize=True
+        )
     assert symbolic, "the forward pass fixed the batch size"
     clean(captured)
     wanted = [i for i, x in enumerate(examples) if x.is_floating_point()]

@@ -1,36 +1,60 @@
 """Decompositions of ATen operators, backward ones above all, into one small portable set.
 
-A training step traced with ``make_fx(..., decomposition_table=decomposition_table())`` holds only operators named in
-:data:`PORTABLE_OPS`. :data:`ONNX` is a table of overrides for ONNX Runtime.
+A training step traced with ``make_fx(..., decomposition_table=decomposition_table())`` over functional code holds only
+operators named in :data:`PORTABLE_OPS`. :data:`ONNX` is a table of overrides for ONNX Runtime. :data:`FORWARD` holds
+the few operators without a derivative that functional code may contain; a forward pass is traced with it before its
+gradient is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
 
-from nagedge.graphs.decompositions import convolution, indexing, normalization, pooling
+from nagedge.graphs.decompositions import activations, convolution, indexing, normalization, padding, pooling
+from nagedge.graphs.decompositions.resize import INTERPOLATIONS
 
-__all__ = ["ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table"]
+__all__ = ["FORWARD", "ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table"]
 
 Rule = Callable[..., Any]
 
 aten = torch.ops.aten
 
+FORWARD: Mapping[OpOverload, Rule] = {
+    aten.copy.default: indexing.copy,
+    aten.rrelu_with_noise.default: activations.rrelu_in_evaluation,
+    aten.rrelu_with_noise_functional.default: activations.rrelu_functional_in_evaluation,
+    aten.var.correction: normalization.var,
+    aten.var_mean.correction: normalization.var_mean,
+    aten.std.correction: normalization.std,
+    aten.std_mean.correction: normalization.std_mean,
+    aten._trilinear.default: indexing.trilinear,
+    aten.unfold.default: indexing.unfold,
+}
+"""Rules for the forward trace: operators that torch cannot differentiate, or only with arithmetic on the batch size."""
+
 PORTABLE: Mapping[OpOverload, Rule] = {
+    **FORWARD,
+    **INTERPOLATIONS,
+    # convolution
     aten.convolution_backward.default: convolution.convolution_backward(
         convolution.input_gradient_by_convolution
     ),
+    aten.im2col.default: convolution.im2col,
+    aten.col2im.default: convolution.col2im,
+    # pooling
     aten.max_pool2d_with_indices_backward.default: pooling.max_pool2d_with_indices_backward,
     aten.avg_pool2d_backward.default: pooling.avg_pool2d_backward,
     aten._adaptive_avg_pool2d.default: pooling.adaptive_avg_pool2d,
     aten._adaptive_avg_pool2d_backward.default: pooling.adaptive_avg_pool2d_backward,
     aten.adaptive_max_pool2d.default: pooling.adaptive_max_pool2d,
     aten.adaptive_max_pool2d_backward.default: pooling.adaptive_max_pool2d_backward,
+    # normalisation
     aten.native_batch_norm.default: normalization.batch_norm,
     aten._native_batch_norm_legit.default: normalization.batch_norm,
     aten._native_batch_norm_legit.no_stats: normalization.batch_norm_no_statistics,
@@ -40,16 +64,74 @@ PORTABLE: Mapping[OpOverload, Rule] = {
     aten.native_group_norm_backward.default: normalization.group_norm_backward,
     aten.native_layer_norm.default: normalization.layer_norm,
     aten.native_layer_norm_backward.default: normalization.layer_norm_backward,
+    # activations and elementwise functions
+    aten.elu.default: activations.elu,
+    aten.expm1.default: activations.expm1,
+    aten.silu_backward.default: activations.silu_backward,
+    aten.mish_backward.default: activations.mish_backward,
+    aten.hardsigmoid_backward.default: activations.hardsigmoid_backward,
+    aten._safe_softmax.default: activations.safe_softmax,
+    aten.scalar_tensor.default: activations.scalar_tensor,
+    aten.bitwise_and.Tensor: activations.bitwise_and,
+    aten.bitwise_or.Tensor: activations.bitwise_or,
+    aten.bitwise_not.default: activations.bitwise_not,
+    aten.isnan.default: activations.isnan,
+    aten.any.dim: activations.any_dim,
+    aten.all.dim: activations.all_dim,
+    # padding
+    **dict.fromkeys(
+        [aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default],
+        padding.reflection_pad,
+    ),
+    **dict.fromkeys(
+        [
+            aten.reflection_pad1d_backward.default,
+            aten.reflection_pad2d_backward.default,
+            aten.reflection_pad3d_backward.default,
+        ],
+        padding.reflection_pad_backward,
+    ),
+    **dict.fromkeys(
+        [aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default],
+        padding.replication_pad,
+    ),
+    **dict.fromkeys(
+        [
+            aten.replication_pad1d_backward.default,
+            aten.replication_pad2d_backward.default,
+            aten.replication_pad3d_backward.default,
+        ],
+        padding.replication_pad_backward,
+    ),
+    aten.roll.default: padding.roll,
+    aten.repeat.default: padding.repeat,
+    # slicing, gathering, scattering
     aten.stack.default: indexing.stack,
     aten.embedding_dense_backward.default: indexing.embedding_dense_backward,
-    aten.var_mean.correction: normalization.var_mean,
+    aten.slice_backward.default: indexing.slice_backward,
+    aten.select_backward.default: indexing.select_backward,
+    aten.slice_scatter.default: indexing.slice_scatter,
+    aten.select_scatter.default: indexing.select_scatter,
+    aten.index.Tensor: indexing.index,
+    aten._unsafe_index.Tensor: indexing.index,
+    aten.index_put.default: indexing.index_put,
+    aten._index_put_impl.default: indexing.index_put,
+    aten._unsafe_index_put.default: indexing.index_put,
+    aten.gather.default: indexing.gather,
+    aten.scatter_add.default: indexing.scatter_add,
+    aten.scatter.src: indexing.scatter_src,
+    aten.max.dim: indexing.max_dim,
+    aten.min.dim: indexing.min_dim,
+    aten.unfold_backward.default: indexing.unfold_backward,
 }
+"""Our rules above torch's core decompositions, for every backend."""
 
 ONNX: Mapping[OpOverload, Rule] = {
     aten.convolution_backward.default: convolution.convolution_backward(
-        convolution.input_gradient_by_transposed_convolution
+        partial(convolution.input_gradient_by_transposed_convolution)
     ),
 }
+"""Overrides for ONNX Runtime."""
 
 PORTABLE_OPS: frozenset[str] = frozenset(
     """
@@ -74,7 +156,11 @@ def decomposition_table(overrides: Mapping[OpOverload, Rule] | tuple[()] = ()) -
         overrides: rules of one backend, such as :data:`ONNX`.
     """
     table: dict[OpOverload, Rule] = dict(core_aten_decompositions())
-    table.update(get_decompositions([aten.leaky_relu, aten.elu, aten.gelu, aten.hardtanh]))
+    table.update(
+        get_decompositions(
+            [aten.leaky_relu, aten.gelu, aten.hardtanh, aten.softshrink_backward, aten.hardshrink_backward]
+        )
+    )
     table.update(PORTABLE)
     table.update(overrides)
     return table

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from nagedge.graphs.decompositions.tensors import reshape
-from nagedge.graphs.decompositions.windows import interleave, pad_spatial, per_axis, taps, window
+from nagedge.graphs.decompositions.windows import add_windows, interleave, pad_spatial, per_axis, taps, window
 
 aten = torch.ops.aten
 
 __all__ = [
+    "col2im",
     "convolution_backward",
     "flip_by_axis",
     "flip_by_slices",
+    "im2col",
     "input_gradient_by_convolution",
     "input_gradient_by_transposed_convolution",
     "weight_gradient",
@@ -179,3 +181,33 @@ def convolution_backward(
         return grad_x, grad_w, grad_b
 
     return rule
+
+
+def im2col(x: Tensor, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints) -> Tensor:
+    """``torch.nn.functional.unfold``: ``[batch, C * taps, windows]``."""
+    planes = x if x.dim() == 4 else x.unsqueeze(0)
+    size = [
+        (planes.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+    ]
+    padded = pad_spatial(planes, padding, padding)
+    area = math.prod(size)
+    rows = [reshape(window(padded, tap, size, stride, dilation), [-1, x.shape[-3], 1, area]) for tap in taps(kernel_size)]
+    columns = reshape(torch.cat(rows, 2), [-1, x.shape[-3] * len(rows), area])
+    return columns if x.dim() == 4 else columns.squeeze(0)
+
+
+def col2im(
+    columns: Tensor, output_size: Ints, kernel_size: Ints, dilation: Ints, padding: Ints, stride: Ints
+) -> Tensor:
+    """``torch.nn.functional.fold``, the adjoint of :func:`im2col`: ``[batch, C, *output_size]``."""
+    positions = taps(kernel_size)
+    batched = columns if columns.dim() == 3 else columns.unsqueeze(0)
+    size = [
+        (output_size[i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+    ]
+    split = reshape(batched, [-1, batched.shape[1] // len(positions), len(positions), *size])
+    parts = {tap: aten.select.int(split, 2, i) for i, tap in enumerate(positions)}
+    length = [output_size[i] + 2 * padding[i] for i in range(2)]
+    crop = [-p for p in padding]
+    image = pad_spatial(add_windows(parts, length, stride, dilation), crop, crop)
+    return image if columns.dim() == 3 else image.squeeze(0)

@@ -26,6 +26,9 @@ __all__ = [
     "group_norm_backward",
     "layer_norm",
     "layer_norm_backward",
+    "std",
+    "std_mean",
+    "var",
     "var_mean",
 ]
 
@@ -64,12 +67,27 @@ def batch_norm_with_statistics(
         momentum: share of the new statistics, in [0, 1].
         eps: added to the variance.
     """
-    y, mean, var = _normalise_batch(x, weight, bias, eps)
-    count = x.numel() / x.shape[1]  # a float also when the batch size is symbolic
-    mean, var = mean.detach(), var.detach()
-    new_mean = running_mean * (1.0 - momentum) + mean * momentum
-    new_var = running_var * (1.0 - momentum) + var * (momentum * count / (count - 1))
+    y, mean, _ = aten._native_batch_norm_legit.no_stats(x, weight, bias, True, momentum, eps)
+    with torch.no_grad():
+        centred = x - _channels(mean, x)
+        count = _count(x, _others(x))
+        var = (centred * centred).mean(_others(x))
+        new_mean = running_mean * (1.0 - momentum) + mean * momentum
+        new_var = running_var * (1.0 - momentum) + var * (count / (count - 1.0) * momentum)
     return y, new_mean, new_var
+
+
+def _count(x: Tensor, over: Sequence[int]) -> Tensor:
+    """How many cells a reduction over ``over`` reads, as a tensor: the batch size may be symbolic."""
+    static = math.prod(x.shape[d] for d in over if isinstance(x.shape[d], int))
+    count = torch.full((), static, dtype=x.dtype, device=x.device)
+    for d in over:
+        if not isinstance(x.shape[d], int):
+            line = x
+            for other in reversed([e for e in range(x.dim()) if e != d % x.dim()]):
+                line = aten.select.int(line, other, 0)
+            count = count * torch.ones_like(line).sum([0])
+    return count
 
 
 def _normalise_batch(
@@ -268,11 +286,38 @@ def layer_norm_backward(
 def var_mean(
     x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """``aten.var_mean.correction`` from two means."""
-    over = list(range(x.dim())) if not dim else list(dim)
-    count = math.prod(x.shape[d] for d in over)
+    """``aten.var_mean.correction`` from sums and means."""
+    over = [d % x.dim() for d in dim] if dim else list(range(x.dim()))
     mean = x.mean(over, keepdim=True)
     centred = x - mean
-    total = (centred * centred).sum(over, keepdim=keepdim)
-    var = total / (count - (1 if correction is None else correction))
+    squares = centred * centred
+    lost = 1 if correction is None else correction
+    if lost == 0:
+        var = squares.mean(over, keepdim=keepdim)
+    elif all(isinstance(x.shape[d], int) for d in over):
+        var = squares.sum(over, keepdim=keepdim) * (1.0 / (math.prod(x.shape[d] for d in over) - lost))
+    else:
+        var = squares.sum(over, keepdim=keepdim) / (_count(x, over) - lost)
     return var, (mean if keepdim else x.mean(over))
+
+
+def var(
+    x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    """``aten.var.correction``; see :func:`var_mean`."""
+    return var_mean(x, dim, correction=correction, keepdim=keepdim)[0]
+
+
+def std(
+    x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    """Square root of :func:`var`."""
+    return torch.sqrt(var(x, dim, correction=correction, keepdim=keepdim))
+
+
+def std_mean(
+    x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """``aten.std_mean.correction``; see :func:`var_mean`."""
+    variance, mean = var_mean(x, dim, correction=correction, keepdim=keepdim)
+    return torch.sqrt(variance), mean

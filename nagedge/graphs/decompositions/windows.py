@@ -17,7 +17,7 @@ from nagedge.graphs.decompositions.tensors import reshape
 
 aten = torch.ops.aten
 
-__all__ = ["add_windows", "interleave", "pad_spatial", "per_axis", "repeat_cells", "taps", "window"]
+__all__ = ["add_along", "add_windows", "interleave", "pad_spatial", "per_axis", "repeat_cells", "taps", "window"]
 
 
 def per_axis(values: Sequence[int], axes: int, default: int | None = None) -> list[int]:
@@ -58,8 +58,10 @@ def window(
 
 
 def _merge(x: Tensor, axis: int) -> Tensor:
-    """Join ``axis`` (not 0) and the one behind it."""
+    """Join ``axis`` and the one behind it."""
     shape = list(x.shape)
+    if axis == 0:
+        return reshape(x, [-1, *shape[2:]])
     return reshape(x, [-1, *shape[1:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :]])
 
 
@@ -79,7 +81,7 @@ def repeat_cells(x: Tensor, axis: int, times: int) -> Tensor:
     return _merge(x.unsqueeze(axis + 1).expand(sizes), axis)
 
 
-def _add_along(parts: Sequence[tuple[int, Tensor]], axis: int, length: int, stride: int) -> Tensor:
+def add_along(parts: Sequence[tuple[int, Tensor]], axis: int, length: int, stride: int) -> Tensor:
     """``out[.., offset + stride * o, ..] += part[.., o, ..]`` for every (offset, part); other cells are zero."""
     count = parts[0][1].shape[axis]
     quotas = max(-(-length // stride), max(offset // stride for offset, _ in parts) + count)
@@ -116,7 +118,7 @@ def add_windows(
         for tap, part in groups.items():
             by_head.setdefault(tap[:-1], []).append((tap[-1] * dilation[axis], part))
         groups = {
-            head: _add_along(found, found[0][1].dim() - axes + axis, length[axis], stride[axis])
+            head: add_along(found, found[0][1].dim() - axes + axis, length[axis], stride[axis])
             for head, found in by_head.items()
         }
     return groups[()]
