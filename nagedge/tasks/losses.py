@@ -18,8 +18,8 @@ from nagedge.specs import LossSpec, TaskSpec
 
 __all__ = ["LOSSES", "ignored_label", "weighted_mean"]
 
-Loss = Callable[[LossSpec, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""``(spec, output [batch, size], target) -> (per-sample loss [batch], normaliser [batch])``."""
+Loss = Callable[[LossSpec, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""``(spec, output [batch, size], target) -> (per-sample loss [batch], normaliser [batch])``; ``None`` means ones."""
 
 
 def ignored_label(task: TaskSpec) -> int:
@@ -29,16 +29,19 @@ def ignored_label(task: TaskSpec) -> int:
     )
 
 
-def weighted_mean(loss: Tensor, normaliser: Tensor, sample_weight: Tensor | None) -> Tensor:
+def weighted_mean(loss: Tensor, normaliser: Tensor | None, sample_weight: Tensor | None) -> Tensor:
     """Return ``sum_i w_i l_i / sum_i w_i n_i``, and 0 when the denominator is 0.
 
     Args:
-        loss, normaliser: ``[batch]``, one floating dtype.
+        loss: ``[batch]``, floating.
+        normaliser: ``[batch]``, the dtype of ``loss``; ``None`` means ones.
         sample_weight: ``[batch]``, >= 0; ``None`` means ones.
     """
     if sample_weight is not None:
         weight = sample_weight.to(loss.dtype)
-        loss, normaliser = loss * weight, normaliser * weight
+        loss, normaliser = loss * weight, weight if normaliser is None else normaliser * weight
+    if normaliser is None:
+        return loss.mean()
     denominator = normaliser.sum()
     return loss.sum() / torch.where(denominator == 0, torch.ones_like(denominator), denominator)
 
@@ -68,7 +71,7 @@ def cross_entropy(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tenso
     return loss * valid, normaliser
 
 
-def bce_with_logits(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def bce_with_logits(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, None]:
     """Return the mean over the labels of binary cross-entropy with logits.
 
         l = (1 - y) x - (1 + (pos_weight - 1) y) log_sigmoid(x)
@@ -84,18 +87,18 @@ def bce_with_logits(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Ten
     return _mean_over_outputs(cost - (1 + (pos_weight - 1) * target) * log_sigmoid)
 
 
-def mse(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def mse(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, None]:
     """Return the mean over the outputs of the squared difference; output, target ``[batch, size]``."""
     difference = output - target
     return _mean_over_outputs(difference * difference)
 
 
-def l1(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def l1(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, None]:
     """Return the mean over the outputs of the absolute difference; output, target ``[batch, size]``."""
     return _mean_over_outputs((output - target).abs())
 
 
-def huber(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def huber(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, None]:
     """Return the mean over the outputs of Huber's loss (1964): d^2 / 2 up to ``delta``, then linear."""
     difference = output - target
     size = difference.abs()
@@ -104,9 +107,8 @@ def huber(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, Tenso
     )
 
 
-def _mean_over_outputs(cost: Tensor) -> tuple[Tensor, Tensor]:
-    loss = cost.mean(1) if cost.shape[1] > 1 else cost.squeeze(1)
-    return loss, torch.ones_like(loss)
+def _mean_over_outputs(cost: Tensor) -> tuple[Tensor, None]:
+    return cost.mean(1) if cost.shape[1] > 1 else cost.squeeze(1), None
 
 
 LOSSES: Mapping[str, Loss] = {
