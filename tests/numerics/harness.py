@@ -36,6 +36,19 @@ def op_names(graph: GraphModule) -> set[str]:
     }
 
 
+def lift_constants(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
+    """Turn the tensors that the forward pass made into trailing inputs, as the exporter does."""
+    constants: list[Tensor] = []
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    for node in [n for n in graph.graph.nodes if n.op == "get_attr"]:
+        constants.append(getattr(graph, str(node.target)).detach().clone())
+        with graph.graph.inserting_after(last):
+            last = graph.graph.placeholder(f"constant_{len(constants)}")
+        node.replace_all_uses_with(last)
+        graph.graph.erase_node(node)
+    return GraphModule(nn.Module(), graph.graph), constants
+
+
 def check(
     model: nn.Module | Callable[..., Any],
     inputs: Inputs,
@@ -92,7 +105,10 @@ def check(
         )
     assert symbolic, "the forward pass fixed the batch size"
     clean(captured)
+    captured, constants = lift_constants(captured)
     wanted = [i for i, x in enumerate(examples) if x.is_floating_point()]
+    traced = [*examples, *constants]
+    dynamic += [False] * len(constants)
 
     def loss(run: Callable[..., Sequence[Tensor]], flat: Sequence[Tensor]) -> Tensor:
         parts = [(o * c).sum() for o, c in zip(run(*flat), cotangents, strict=True)]
@@ -103,10 +119,10 @@ def check(
 
     table = decomposition_table(overrides)
     backward, backward_symbolic = trace(
-        gradients, examples, dynamic, batch=None, decompositions=table, functionalize=True
+        gradients, traced, dynamic, batch=None, decompositions=table, functionalize=True
     )
     with torch.no_grad():
-        ahead, ahead_symbolic = trace(captured, examples, dynamic, batch=None, decompositions=table)
+        ahead, ahead_symbolic = trace(captured, traced, dynamic, batch=None, decompositions=table, functionalize=True)
     for graph in (backward, ahead):
         graph.graph.eliminate_dead_code()
         graph.recompile()
@@ -117,15 +133,15 @@ def check(
     for batch in batches:
         flat = [*params, *inputs(batch)]
         leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate(flat)]
-        value = loss(forward, leaves)
+        value = loss(forward, [leaf.clone() for leaf in leaves])  # a clone may be changed in place
         expected = torch.autograd.grad(value, [leaves[i] for i in wanted], allow_unused=True)
-        for i, got, want in zip(wanted, backward(*flat), expected, strict=True):
+        for i, got, want in zip(wanted, backward(*flat, *constants), expected, strict=True):
             want = torch.zeros_like(leaves[i]) if want is None else want
             label = names[i] if i < k else f"input {i - k}"
             torch.testing.assert_close(
                 got, want, rtol=rtol, atol=atol, msg=lambda text, label=label: f"gradient of {label}, batch {batch}: {text}"
             )
         with torch.no_grad():
-            for got, want in zip(ahead(*flat), forward(*flat), strict=True):
+            for got, want in zip(ahead(*flat, *constants), forward(*flat), strict=True):
                 torch.testing.assert_close(got, want, rtol=rtol, atol=atol)
     return backward

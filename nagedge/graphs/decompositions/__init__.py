@@ -72,6 +72,8 @@ PORTABLE: Mapping[OpOverload, Rule] = {
     aten.hardsigmoid_backward.default: activations.hardsigmoid_backward,
     aten._safe_softmax.default: activations.safe_softmax,
     aten.scalar_tensor.default: activations.scalar_tensor,
+    aten.empty.memory_format: activations.empty,
+    aten.empty_permuted.default: activations.empty_permuted,
     aten.bitwise_and.Tensor: activations.bitwise_and,
     aten.bitwise_or.Tensor: activations.bitwise_or,
     aten.bitwise_not.default: activations.bitwise_not,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ __all__ = [
     "bitwise_and",
     "bitwise_not",
     "bitwise_or",
+    "empty",
+    "empty_permuted",
     "elu",
     "expm1",
     "hardsigmoid_backward",
@@ -103,6 +106,18 @@ def scalar_tensor(
 ) -> Tensor:
     """A zero-dimensional ``aten.full``."""
     return aten.full.default([], value, dtype=dtype, device=device)
+
+
+def empty(size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+    """Zeros: a graph has no uninitialised memory."""
+    return aten.full.default(size, 0, dtype=dtype or torch.get_default_dtype())
+
+
+def empty_permuted(
+    size: Sequence[int], physical_layout: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any
+) -> Tensor:
+    """Zeros; a graph has no memory layout either."""
+    return empty(size, dtype=dtype)
 
 
 def bitwise_and(x: Tensor, y: Tensor) -> Any:

@@ -47,11 +47,15 @@ def resize_axes(x: Tensor, matrices: Sequence[Matrix | None]) -> Tensor:
 
 
 def _matrix(operator: OpOverload, axes: int, inputs: int, outputs: int, options: Sequence[Any], x: Tensor) -> Matrix:
-    """``[outputs, inputs]`` matrix of one axis: the operator on the identity, the other axes of size 1."""
+    """``[outputs, inputs]`` matrix of one axis: the operator on the identity.
+
+    The other axes have size 2 and stay as they are: torch's antialiasing kernels are wrong for size 1.
+    """
+    rest = [2] * (axes - 1)
     with _disable_current_modes(), torch.no_grad():
-        cells = torch.eye(inputs, dtype=x.dtype).reshape(1, inputs, inputs, *[1] * (axes - 1))
-        result = operator(cells, [outputs, *[1] * (axes - 1)], *options)
-        matrix: list[list[float]] = result.reshape(inputs, outputs).t().tolist()
+        cells = torch.eye(inputs, dtype=x.dtype).reshape(inputs, 1, inputs, *[1] * (axes - 1))
+        result = operator(cells.expand(inputs, 1, inputs, *rest).contiguous(), [outputs, *rest], *options)
+        matrix: list[list[float]] = result.reshape(inputs, outputs, -1)[:, :, 0].t().tolist()
     return matrix
 
 
