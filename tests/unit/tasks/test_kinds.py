@@ -57,22 +57,47 @@ def test_good_targets_pass() -> None:
 @pytest.mark.parametrize(
     ("task", "targets", "text"),
     [
-        (DIGIT, np.array([1, 11, 12]),
-         "data.npz: label 11 of task 'digit' in row 1 is out of range (2 such rows), expected 0 .. 9. Correct"),
-        (DIGIT, np.array([1.0]), "data.npz: labels of classification task 'digit' have dtype float64, expected integers"),
-        (DIGIT, np.zeros((2, 10), np.int64),
-         "targets of classification task 'digit' have shape [2, 10], expected [n] for size 10."),
-        (TaskSpec("digit", "classification", size=3, loss=LossSpec("cross_entropy", ignore_index=-1)),
-         np.array([0, -1, -100]), "label -100 of task 'digit' in row 2"),
-        (TAGS, np.zeros((2, 2)), "targets of multilabel task 'tags' have shape [2, 2], expected [n, 3] for size 3."),
-        (TAGS, np.array([[0, 1, 0], [0, 2, 0]]), "target 2 of multilabel task 'tags' in row 1 is out of range"),
-        (YES, np.array([0, np.nan]), "target of task 'yes' is nan in row 1 (1 bad values), expected finite numbers."),
+        (
+            DIGIT,
+            np.array([1, 11, 12]),
+            "data.npz: label 11 of task 'digit' in row 1 is out of range (2 such rows), expected 0 .. 9. Correct",
+        ),
+        (
+            DIGIT,
+            np.array([1.0]),
+            "data.npz: labels of classification task 'digit' have dtype float64, expected integers",
+        ),
+        (
+            DIGIT,
+            np.zeros((2, 10), np.int64),
+            "targets of classification task 'digit' have shape [2, 10], expected [n] for size 10.",
+        ),
+        (
+            TaskSpec("digit", "classification", size=3, loss=LossSpec("cross_entropy", ignore_index=-1)),
+            np.array([0, -1, -100]),
+            "label -100 of task 'digit' in row 2",
+        ),
+        (
+            TAGS,
+            np.zeros((2, 2)),
+            "targets of multilabel task 'tags' have shape [2, 2], expected [n, 3] for size 3.",
+        ),
+        (
+            TAGS,
+            np.array([[0, 1, 0], [0, 2, 0]]),
+            "target 2 of multilabel task 'tags' in row 1 is out of range",
+        ),
+        (
+            YES,
+            np.array([0, np.nan]),
+            "target of task 'yes' is nan in row 1 (1 bad values), expected finite numbers.",
+        ),
         (YES, np.array([-1.0, 1.0]), "target -1 of binary task 'yes' in row 0 is out of range"),
         (SLANT, np.array([0, np.inf]), "target of task 'slant' is inf in row 1"),
         (SLANT, np.array(["a"]), "targets of regression task 'slant' have dtype <U1, expected numbers."),
         (BOX, np.zeros(3), "targets of regression task 'box' have shape [3], expected [n, 4] for size 4."),
     ],
-)  # fmt: skip
+)
 def test_bad_targets_are_refused(task: TaskSpec, targets: np.ndarray, text: str) -> None:
     with pytest.raises(DataError) as error:
         check_targets(task, targets, "data.npz")

@@ -38,7 +38,14 @@ def weights_of(seed: int, size: int) -> tuple[float, ...]:
     return tuple((torch.rand(size, generator=torch.Generator().manual_seed(seed + 1)) * 3 + 0.1).tolist())
 
 
-@given(batches, sizes, seeds, st.sampled_from([0.0, 0.1, 0.7, 1.0]), st.booleans(), st.sampled_from([-100, 1, -1]))
+@given(
+    batches,
+    sizes,
+    seeds,
+    st.sampled_from([0.0, 0.1, 0.7, 1.0]),
+    st.booleans(),
+    st.sampled_from([-100, 1, -1]),
+)
 def test_cross_entropy_is_torchs(
     batch: int, size: int, seed: int, smoothing: float, weighted: bool, ignore_index: int
 ) -> None:
@@ -68,7 +75,9 @@ def test_bce_is_torchs(batch: int, size: int, seed: int, weighted: bool) -> None
     output = draw(seed, batch, size, scale=20.0)
     target = (draw(seed + 5, batch, size) > 0).double()
     theirs = functional.binary_cross_entropy_with_logits(
-        output, target, pos_weight=None if pos_weight is None else torch.tensor(pos_weight, dtype=torch.float64)
+        output,
+        target,
+        pos_weight=None if pos_weight is None else torch.tensor(pos_weight, dtype=torch.float64),
     )
     check_same(task_loss(task, output, target), theirs, output)
 
@@ -80,7 +89,13 @@ def test_bce_gradient_at_logit_zero_is_torchs() -> None:
     check_same(task_loss(TaskSpec("t", "binary", size=1), output, target), theirs, output)
 
 
-@given(batches, st.integers(1, 5), seeds, st.sampled_from(["mse", "l1", "huber"]), st.sampled_from([0.3, 1.0, 4.0]))
+@given(
+    batches,
+    st.integers(1, 5),
+    seeds,
+    st.sampled_from(["mse", "l1", "huber"]),
+    st.sampled_from([0.3, 1.0, 4.0]),
+)
 def test_regression_losses_are_torchs(batch: int, size: int, seed: int, name: str, delta: float) -> None:
     loss = LossSpec(name, delta=delta) if name == "huber" else LossSpec(name)
     output, target = draw(seed, batch, size), draw(seed + 1, batch, size).detach()
@@ -115,7 +130,9 @@ def batch_of(tasks: list[TaskSpec], batch: int, seed: int) -> tuple[dict[str, Te
 
 
 @given(st.integers(2, 7), sizes, seeds)
-def test_integer_weights_mean_repeated_samples_and_zero_means_absent(batch: int, size: int, seed: int) -> None:
+def test_integer_weights_mean_repeated_samples_and_zero_means_absent(
+    batch: int, size: int, seed: int
+) -> None:
     tasks = kinds(size, seed)
     outputs, targets = batch_of(tasks, batch, seed)
     repeats = torch.randint(0, 4, (batch,), generator=torch.Generator().manual_seed(seed))
@@ -142,14 +159,18 @@ def test_total_is_the_weighted_sum() -> None:
     tasks = kinds(3, 1)
     outputs, targets = batch_of(tasks, 4, 1)
     total, losses = total_loss(tasks, outputs, targets)
-    assert total.item() == pytest.approx(sum(task.weight * losses[task.name].item() for task in tasks), rel=1e-12)
+    assert total.item() == pytest.approx(
+        sum(task.weight * losses[task.name].item() for task in tasks), rel=1e-12
+    )
 
 
 def test_outputs_and_targets_of_size_one_may_lack_or_have_the_last_dimension() -> None:
     x, y = draw(0, 5, 1), draw(1, 5, 1).detach()
     for task in (TaskSpec("t", "regression", size=1), TaskSpec("t", "binary", size=1)):
         target = y if task.kind == "regression" else (y > 0).double()
-        values = {task_loss(task, a, b).item() for a in (x, x.squeeze(1)) for b in (target, target.squeeze(1))}
+        values = {
+            task_loss(task, a, b).item() for a in (x, x.squeeze(1)) for b in (target, target.squeeze(1))
+        }
         assert len(values) == 1
         assert math.isfinite(values.pop())
 
@@ -164,7 +185,9 @@ def test_loss_and_gradient_trace_with_a_symbolic_batch_and_without_gather_or_sca
     tasks = kinds(3, 2)
     names = [task.name for task in tasks]
 
-    def loss_and_gradient(outputs: list[Tensor], targets: list[Tensor], weight: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def loss_and_gradient(
+        outputs: list[Tensor], targets: list[Tensor], weight: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         def value(values: list[Tensor]) -> Tensor:
             by_name = dict(zip(names, values, strict=True))
             return total_loss(tasks, by_name, dict(zip(names, targets, strict=True)), weight)[0]
@@ -174,7 +197,11 @@ def test_loss_and_gradient_trace_with_a_symbolic_batch_and_without_gather_or_sca
 
     def arguments(batch: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
         outputs, targets = batch_of(tasks, batch, batch)
-        return [x.detach() for x in outputs.values()], list(targets.values()), torch.linspace(0.5, 2, batch).double()
+        return (
+            [x.detach() for x in outputs.values()],
+            list(targets.values()),
+            torch.linspace(0.5, 2, batch).double(),
+        )
 
     graph = make_fx(loss_and_gradient, tracing_mode="symbolic")(*arguments(4))
     operators = {str(node.target) for node in graph.graph.nodes if node.op == "call_function"}
@@ -188,23 +215,40 @@ def test_loss_and_gradient_trace_with_a_symbolic_batch_and_without_gather_or_sca
 @pytest.mark.parametrize(
     ("task", "text"),
     [
-        (TaskSpec("t", "regression", size=1, loss="hubr"),
-         "task 't': a regression task has no loss 'hubr'; expected one of mse, l1, huber. Did you mean 'huber'?"),
-        (TaskSpec("t", "binary", size=1, loss="mse"), "a binary task has no loss 'mse'; expected one of bce_with_logits."),
-        (TaskSpec("t", "classification", size=3, loss=LossSpec("cross_entropy", 1.5)),
-         "task 't': label_smoothing is 1.5, expected a number in [0, 1]."),
-        (TaskSpec("t", "classification", size=3, loss=LossSpec("cross_entropy", class_weights=(1.0,))),
-         "task 't': 1 class_weights for size 3; give one a class."),
-        (TaskSpec("t", "multilabel", size=2, loss=LossSpec("bce_with_logits", class_weights=(1.0, -1.0))),
-         "class_weights are [1.0, -1.0], expected finite numbers >= 0."),
-        (TaskSpec("t", "regression", size=1, loss=LossSpec("mse", class_weights=(1.0,))),
-         "task 't': mse takes no class_weights. Leave them out."),
-        (TaskSpec("t", "regression", size=1, loss=LossSpec("mse", delta=2.0)),
-         "task 't': delta is an option of huber, not of mse. Leave it out."),
-        (TaskSpec("t", "regression", size=1, loss=LossSpec("huber", delta=0.0)),
-         "task 't': delta is 0.0, expected a finite number > 0."),
+        (
+            TaskSpec("t", "regression", size=1, loss="hubr"),
+            "task 't': a regression task has no loss 'hubr'; expected one of mse, l1, huber. Did you mean 'huber'?",
+        ),
+        (
+            TaskSpec("t", "binary", size=1, loss="mse"),
+            "a binary task has no loss 'mse'; expected one of bce_with_logits.",
+        ),
+        (
+            TaskSpec("t", "classification", size=3, loss=LossSpec("cross_entropy", 1.5)),
+            "task 't': label_smoothing is 1.5, expected a number in [0, 1].",
+        ),
+        (
+            TaskSpec("t", "classification", size=3, loss=LossSpec("cross_entropy", class_weights=(1.0,))),
+            "task 't': 1 class_weights for size 3; give one a class.",
+        ),
+        (
+            TaskSpec("t", "multilabel", size=2, loss=LossSpec("bce_with_logits", class_weights=(1.0, -1.0))),
+            "class_weights are [1.0, -1.0], expected finite numbers >= 0.",
+        ),
+        (
+            TaskSpec("t", "regression", size=1, loss=LossSpec("mse", class_weights=(1.0,))),
+            "task 't': mse takes no class_weights. Leave them out.",
+        ),
+        (
+            TaskSpec("t", "regression", size=1, loss=LossSpec("mse", delta=2.0)),
+            "task 't': delta is an option of huber, not of mse. Leave it out.",
+        ),
+        (
+            TaskSpec("t", "regression", size=1, loss=LossSpec("huber", delta=0.0)),
+            "task 't': delta is 0.0, expected a finite number > 0.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_loss_is_refused(task: TaskSpec, text: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         loss_spec(task)
