@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from nagedge.data.preprocessing import Preprocessing
 from nagedge.errors import BundleError, NagEdgeError
+from nagedge.files import write_file
 from nagedge.models import build_model
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.training.events import EpochFinished
@@ -35,7 +35,7 @@ __all__ = ["CHECKPOINT_FILE", "Checkpoint", "TrainingState", "write_checkpoint"]
 CHECKPOINT_FILE = "checkpoint.json"
 _FORMAT, _VERSION = "nagedge-checkpoint", 1
 _TENSOR_FILE = re.compile(r"(params|momentum)-([0-9a-f]{16})\.safetensors")
-_TEMPORARY = ".writing"
+_UNFINISHED = re.compile(r"\.(params-|momentum-|checkpoint\.json).*\.part")
 
 
 @dataclass(frozen=True)
@@ -248,12 +248,11 @@ def write_checkpoint(
             "state": dataclasses.asdict(state),
         }
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        _write_file(path / CHECKPOINT_FILE, text.encode())
+        write_file(path / CHECKPOINT_FILE, text)
         names = {kind: str(entry["name"]) for kind, entry in files.items()}
         for old in path.iterdir():
-            if old.name.endswith(_TEMPORARY) or (
-                _TENSOR_FILE.fullmatch(old.name) and old.name not in names.values()
-            ):
+            unnamed = _TENSOR_FILE.fullmatch(old.name) and old.name not in names.values()
+            if unnamed or _UNFINISHED.fullmatch(old.name):
                 old.unlink()
     except OSError as error:
         raise BundleError(
@@ -270,21 +269,5 @@ def _write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor]) -> dict
     )
     sha256 = hashlib.sha256(content).hexdigest()
     name = f"{kind}-{sha256[:16]}.safetensors"
-    _write_file(path / name, content)
+    write_file(path / name, content)
     return {"name": name, "sha256": sha256, "size_bytes": len(content)}
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves either the old content or the new."""
-    temporary = path.with_name(path.name + _TEMPORARY)
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if hasattr(os, "O_DIRECTORY"):  # the rename itself is durable once the folder is synced
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

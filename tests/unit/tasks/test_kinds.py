@@ -65,7 +65,7 @@ def test_good_targets_pass() -> None:
         (
             DIGIT,
             np.array([1.0]),
-            "data.npz: labels of classification task 'digit' have dtype float64, expected integers",
+            "labels of classification task 'digit' have dtype float64, expected integers",
         ),
         (
             DIGIT,

@@ -11,7 +11,7 @@ from torch import nn
 from nagedge.training.nesterov import is_decayed, nesterov_step, parameter_groups
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**31),
     st.floats(1e-3, 1.0),

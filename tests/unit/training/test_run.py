@@ -73,7 +73,7 @@ def test_a_run_survives_the_way_through_json(tmp_path: Path) -> None:
         (SMALL + "[optimizer]\nlr = nan\n", "optimizer.lr is nan: input should be"),
         (
             SMALL + "[schedule]\nepochs = 2\nwarmup = 2\n",
-            "schedule: warmup is 2 epochs of 2, expected fewer than epochs",
+            "schedule: warmup is 2 epochs of 2, expected fewer",
         ),
         (
             SMALL.replace("size = 3", "size = 1"),
