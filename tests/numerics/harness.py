@@ -11,7 +11,7 @@ from torch.func import functional_call, grad
 from torch.fx import GraphModule
 
 from nagedge.graphs.cleanup import clean
-from nagedge.graphs.decompositions import FORWARD, PORTABLE_OPS, decomposition_table
+from nagedge.graphs.decompositions import FORWARD, PORTABLE_OPS, decomposition_table, whole_interpolations
 from nagedge.graphs.forward import trace
 
 Inputs = Callable[[int], Sequence[Tensor]]
@@ -91,7 +91,7 @@ def check(
 
     examples = [*params, *inputs(batches[0])]
     dynamic = [False] * k + [True] * (len(examples) - k)
-    with torch.no_grad():
+    with torch.no_grad(), whole_interpolations():
         outs = forward(*examples)
         generator = torch.Generator().manual_seed(0)
         cotangents = []
@@ -118,10 +118,11 @@ def check(
         return grad(lambda *args: loss(captured, args), argnums=tuple(wanted))(*flat)
 
     table = decomposition_table(overrides)
-    backward, backward_symbolic = trace(
-        gradients, traced, dynamic, batch=None, decompositions=table, functionalize=True
-    )
-    with torch.no_grad():
+    with whole_interpolations():
+        backward, backward_symbolic = trace(
+            gradients, traced, dynamic, batch=None, decompositions=table, functionalize=True
+        )
+    with torch.no_grad(), whole_interpolations():
         ahead, ahead_symbolic = trace(captured, traced, dynamic, batch=None, decompositions=table, functionalize=True)
     for graph in (backward, ahead):
         graph.graph.eliminate_dead_code()

@@ -9,7 +9,6 @@ gradient is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +16,9 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
 
 from nagedge.graphs.decompositions import activations, convolution, indexing, normalization, padding, pooling
-from nagedge.graphs.decompositions.resize import INTERPOLATIONS
+from nagedge.graphs.decompositions.resize import INTERPOLATIONS, whole_interpolations
 
-__all__ = ["FORWARD", "ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table"]
+__all__ = ["FORWARD", "ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table", "whole_interpolations"]
 
 Rule = Callable[..., Any]
 
@@ -130,7 +129,7 @@ PORTABLE: Mapping[OpOverload, Rule] = {
 
 ONNX: Mapping[OpOverload, Rule] = {
     aten.convolution_backward.default: convolution.convolution_backward(
-        partial(convolution.input_gradient_by_transposed_convolution)
+        convolution.input_gradient_by_transposed_convolution
     ),
 }
 """Overrides for ONNX Runtime."""

@@ -6,7 +6,9 @@ its rounding and its border rules hold by construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from nagedge.graphs.decompositions.windows import repeat_cells
 
 aten = torch.ops.aten
 
-__all__ = ["INTERPOLATIONS", "resize_axes"]
+__all__ = ["INTERPOLATIONS", "resize_axes", "whole_interpolations"]
 
 Matrix = Sequence[Sequence[float]]
 Rule = Callable[..., Any]
@@ -140,3 +142,40 @@ def _interpolations() -> dict[OpOverload, Rule]:
 
 INTERPOLATIONS = _interpolations()
 """Rules of every separable interpolation and of its gradient."""
+
+
+@contextmanager
+def whole_interpolations() -> Iterator[None]:
+    """Keep interpolations whole while tracing.
+
+    torch's Python dispatcher takes them apart into index arithmetic before any decomposition table is asked; inside
+    this context it leaves them alone, so that the rules of :data:`INTERPOLATIONS` apply.
+    """
+    forward = [operator for operator in INTERPOLATIONS if "vec" in operator.overloadpacket.overloads()]
+    replaced = {operator: None for operator in forward}
+    replaced |= {operator.overloadpacket.vec: _by_size(operator) for operator in forward}
+    saved = {operator: dict(operator.py_kernels) for operator in replaced}
+    try:
+        for operator, kernel in replaced.items():
+            operator.py_kernels.clear()
+            if kernel is not None:
+                operator.py_kernels.update(dict.fromkeys(saved[operator], kernel))
+            operator._dispatch_cache.clear()
+        yield
+    finally:
+        for operator, kernels in saved.items():
+            operator.py_kernels.clear()
+            operator.py_kernels.update(kernels)
+            operator._dispatch_cache.clear()
+
+
+def _by_size(operator: OpOverload) -> Rule:
+    """The ``vec`` overload, which takes a size or scale factors, in terms of the one that takes a size and scales."""
+
+    def vec(x: Tensor, output_size: Sequence[int] | None, *rest: Any) -> Any:
+        scales = rest[-1]
+        if output_size is None:
+            output_size = [math.floor(n * s) for n, s in zip(x.shape[2:], scales, strict=True)]
+        return operator(x, output_size, *rest[:-1], *(scales or [None] * len(output_size)))
+
+    return vec
