@@ -34,7 +34,7 @@ _EXPECTED = {"str": "a string", "bool": "true or false", "int": "a whole number"
 class Target:
     """What an export is made for, and how closely it must agree with PyTorch there.
 
-    Two values agree when ``|got - expected| <= atol + rtol * |expected|``.
+    Two tensors agree when ``max|got - expected| <= atol + rtol * max|expected|``.
 
     Args:
         name: the file's name without ``.toml``.

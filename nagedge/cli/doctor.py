@@ -50,18 +50,20 @@ def _package(name: str, *, missing: str) -> list[object]:
 
 
 def _runtimes() -> list[list[object]]:
-    """Return the runtimes that a bundle can be run with; each is imported, since a broken one shows only then."""
+    """Return the runtimes that a bundle can be run with; each is loaded, since a broken one shows only then."""
     from importlib import import_module
 
+    from nagedge.runtimes import RUNTIMES
+    from nagedge.runtimes.onnxruntime import import_onnxruntime
+
     rows: list[list[object]] = []
-    for name in ("torch", "onnxruntime"):
+    for name in RUNTIMES:
         try:
-            import_module(f"nagedge.runtimes.{name}")
-            import_module(name)
+            version = (import_onnxruntime() if name == "onnxruntime" else import_module(name)).__version__
         except (ImportError, OSError) as error:
             rows.append([f"runtime {name}", f"{error}", "broken"])
         else:
-            rows.append([f"runtime {name}", "host", "ok"])
+            rows.append([f"runtime {name}", f"{version} on the host", "ok"])
     return rows
 
 

@@ -30,10 +30,10 @@ def command(
     ] = None,
 ) -> None:
     """Write a bundle: inference and the training step as files, with everything a device needs to know."""
-    from nagedge.cli.output import print_paths, print_table, progress_bars
+    from nagedge.cli.output import print_paths, print_table, progress_bar
     from nagedge.export import export
 
-    with progress_bars() as progress:
+    with progress_bar() as progress:
         bundle = export(
             source,
             targets=target,

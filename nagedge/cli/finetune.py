@@ -25,9 +25,9 @@ def command(
 ) -> None:
     """Train a bundle on new examples with a runtime that knows nothing of training."""
     from nagedge import finetune, load
-    from nagedge.cli.output import progress_bars
+    from nagedge.cli.output import progress_bar
 
-    with progress_bars() as progress:
+    with progress_bar() as progress:
         result = finetune(
             load(bundle),
             data,

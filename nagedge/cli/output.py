@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ProgressCallback", "print_metrics", "print_paths", "print_table", "progress_bars", "write_json"]
+__all__ = ["ProgressCallback", "print_metrics", "print_paths", "print_table", "progress_bar", "write_json"]
 
 ProgressCallback = Callable[[str, int, int], None]
-"""``(description, completed, total)``: one bar a description."""
+"""``(description, completed, total)``: ``description`` says what is being done."""
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -50,20 +50,18 @@ def print_paths(paths: dict[str, Path]) -> None:
 
 
 @contextmanager
-def progress_bars() -> Iterator[ProgressCallback]:
-    """Yield a callback that draws one bar a description on stderr; nothing is drawn when that is no terminal."""
+def progress_bar() -> Iterator[ProgressCallback]:
+    """Yield a callback that draws a bar on stderr; nothing is drawn when that is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
+        task = bars.add_task("starting", total=None)
 
         def report(description: str, completed: int, total: int) -> None:
-            if description not in tasks:
-                tasks[description] = bars.add_task(description, total=total)
-            bars.update(tasks[description], completed=completed, total=total)
+            bars.update(task, description=description, completed=completed, total=total)
 
         yield report
 

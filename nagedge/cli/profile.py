@@ -22,12 +22,12 @@ def command(
 ) -> None:
     """Measure latency, memory and time by operator of inference and of a training step."""
     from nagedge import load, profile
-    from nagedge.cli.output import print_paths, progress_bars
+    from nagedge.cli.output import print_paths, progress_bar
     from nagedge.files import write_file
     from nagedge.profiling.report import write_report
 
     parts = tuple(part.strip() for part in what.split(","))
-    with progress_bars() as progress:
+    with progress_bar() as progress:
         result = profile(load(bundle), what=parts, device=device, progress=progress)
     print_profile(result)
     if json is not None:

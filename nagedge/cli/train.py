@@ -42,10 +42,10 @@ def command(
 @contextmanager
 def training_display(epochs: list[EpochFinished]) -> Iterator[Callable[[Event], None]]:
     """Yield a callback that draws the steps as a bar and appends each finished epoch to ``epochs``."""
-    from nagedge.cli.output import progress_bars
+    from nagedge.cli.output import progress_bar
     from nagedge.training.events import EpochFinished, StepsDone
 
-    with progress_bars() as bars:
+    with progress_bar() as bars:
 
         def report(event: Event) -> None:
             if isinstance(event, StepsDone):

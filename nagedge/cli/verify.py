@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from nagedge.verification import Comparison
 
-__all__ = ["command", "print_comparisons"]
+__all__ = ["command", "print_comparisons", "refuse_disagreement"]
 
 _ROWS = 12
 
@@ -26,32 +26,43 @@ def command(
     import dataclasses
 
     from nagedge import load, verify
-    from nagedge.cli.output import progress_bars, write_json
-    from nagedge.errors import VerificationError
+    from nagedge.cli.output import progress_bar, write_json
 
-    with progress_bars() as progress:
+    with progress_bar() as progress:
         comparisons = verify(load(bundle), steps=steps, progress=progress)
     if json is not None:
         write_json(json, [dataclasses.asdict(comparison) for comparison in comparisons])
     print_comparisons(comparisons)
-    outside = [comparison for comparison in comparisons if not comparison.within_tolerance]
-    if outside:
-        raise VerificationError(
-            f"bundle {bundle}: {len(outside)} of {len(comparisons)} comparisons are out of tolerance, the worst "
-            f"'{outside[0].tensor}' at step {outside[0].step}: it differs by {outside[0].max_abs:.3g}."
-        )
+    refuse_disagreement(bundle, comparisons)
     typer.echo(f"all {len(comparisons)} comparisons over {steps} steps are within tolerance")
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
-    """Print the tensors that agree least, each at its worst step; ``comparisons`` come worst first."""
+    """Print the tensors that agree least, the most telling first."""
     from nagedge.cli.output import print_table
+    from nagedge.verification import worst_first
 
-    worst: dict[str, Comparison] = {}
-    for comparison in comparisons:
-        worst.setdefault(comparison.tensor, comparison)
+    worst = worst_first(comparisons)
     columns = ("tensor", "step", "max_abs", "max_rel", "rtol", "atol", "within_tolerance")
-    rows = [
-        [getattr(comparison, column) for column in columns] for comparison in list(worst.values())[:_ROWS]
-    ]
+    rows = [[getattr(comparison, column) for column in columns] for comparison in worst[:_ROWS]]
     print_table(f"Worst of {len(worst)} tensors", columns, rows)
+
+
+def refuse_disagreement(bundle: Path, comparisons: Sequence[Comparison]) -> None:
+    """Do nothing when every comparison is within tolerance.
+
+    Raises:
+        VerificationError: names the tensor that went wrong first, and the step.
+    """
+    from nagedge.errors import VerificationError
+    from nagedge.verification import worst_first
+
+    worst = worst_first(comparisons)
+    outside = [comparison for comparison in worst if not comparison.within_tolerance]
+    if outside:
+        first = outside[0]
+        raise VerificationError(
+            f"bundle {bundle}, target {first.target}: {len(outside)} of {len(worst)} tensors are out of tolerance, "
+            f"first {first.tensor!r} at step {first.step}: it differs by {first.max_abs:.3g}, allowed are "
+            f"rtol {first.rtol:g} and atol {first.atol:g}. Do not ship it; report the model with this text."
+        )

@@ -77,8 +77,9 @@ def test_every_public_name_is_documented(name: str) -> None:
 def test_every_documented_name_is_public() -> None:
     for path in re.findall(r"^::: (\S+)$", API, re.MULTILINE):
         module, _, name = path.rpartition(".")
-        assert name in nagedge.__all__
-        assert hasattr(importlib.import_module(module), name)
+        home = importlib.import_module(module)
+        assert name in home.__all__
+        assert hasattr(home, name)
 
 
 def test_every_key_of_a_target_is_documented() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nagedge.cli.output import print_paths, print_table, progress_bars, write_json
+from nagedge.cli.output import print_paths, print_table, progress_bar, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def test_paths_stand_below_each_other(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_progress_is_silent_away_from_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress_bars() as report:
+    with progress_bar() as report:
         report("training", 1, 2)
         report("training", 2, 2)
     captured = capsys.readouterr()
@@ -43,19 +43,17 @@ def test_progress_is_silent_away_from_a_terminal(capsys: pytest.CaptureFixture[s
     assert captured.err.strip() == ""
 
 
-def test_progress_draws_one_bar_a_description_on_a_terminal(
+def test_progress_draws_a_bar_on_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    with progress_bars() as report:
+    with progress_bar() as report:
         report("training", 3, 20)
-        report("exporting", 1, 4)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "training" in captured.err
     assert "3/20" in captured.err
-    assert "1/4" in captured.err
 
 
 def test_json_is_written_complete_or_not_at_all(tmp_path: Path) -> None:
