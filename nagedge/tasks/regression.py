@@ -23,7 +23,8 @@ def metrics(output: Array, target: Array, task: TaskSpec) -> dict[str, float]:
     """
     y = target.reshape(-1, task.size).astype(np.float64)
     error = output.reshape(-1, task.size).astype(np.float64) - y
-    residual, total = (error**2).sum(axis=0), ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+    with np.errstate(invalid="ignore"):  # figures of outputs that are not finite are NaN, without a warning
+        residual, total = (error**2).sum(axis=0), ((y - y.mean(axis=0)) ** 2).sum(axis=0)
     explained = np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 0.0)
     return {
         "mae": float(np.abs(error).mean()),

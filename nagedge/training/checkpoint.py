@@ -151,9 +151,10 @@ class Checkpoint:
         try:
             model.load_state_dict(self.params())
         except RuntimeError as error:
+            first = (str(error).splitlines()[1:] or [str(error)])[0]  # torch lists every tensor, one a line
             raise BundleError(
-                f"checkpoint {str(self.path)!r}: its parameters do not fit model {self.run.model.trunk!r}: {error}."
-                " Use the code of the model that it was trained with."
+                f"checkpoint {str(self.path)!r}: its parameters do not fit model {self.run.model.trunk!r}:"
+                f" {first.strip().rstrip('.')}. Use the code of the model that it was trained with."
             ) from None
         return model.eval()
 

@@ -32,6 +32,7 @@ from nagedge.training.events import (
 )
 from nagedge.training.fit import train
 from nagedge.training.run import Run, load_run
+from nagedge.training.step import training_step
 
 MakeRun = Callable[..., Run]
 MakeData = Callable[..., DataSplits]
@@ -151,7 +152,7 @@ def test_a_run_killed_between_any_two_steps_resumes_to_the_same_bits(
 ) -> None:
     run, data = make_run(checkpoint_steps=4), make_data()
     whole = train(run, out=tmp_path / "whole", data=data)
-    real = fit_module.training_step
+    real = training_step
 
     def step_or_die(setup: object, step: int, rows: object) -> torch.Tensor:
         if step == killed_after:
@@ -174,6 +175,7 @@ def test_a_run_killed_between_any_two_steps_resumes_to_the_same_bits(
     assert resumed.state.test == whole.state.test
 
 
+@pytest.mark.slow  # five processes, each imports torch
 def test_a_run_killed_by_the_system_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4000, 20)).astype(np.float32)
@@ -294,7 +296,8 @@ class SteepTrunk(nn.Module):
         self.offset = nn.Parameter(torch.zeros(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) + self.offset.sqrt()
+        features: Tensor = self.linear(x) + self.offset.sqrt()
+        return features
 
 
 def test_a_gradient_that_is_not_finite_names_the_task(
@@ -343,6 +346,7 @@ def test_fewer_examples_than_a_batch_and_no_held_out_ones(
     assert checkpoint.state.test == {}
 
 
+@pytest.mark.slow  # three processes, each imports torch
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 6)).astype(np.float32)

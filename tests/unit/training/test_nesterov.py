@@ -25,7 +25,7 @@ def test_the_reference_is_torchs_sgd(
     generator = torch.Generator().manual_seed(seed)
     param = nn.Parameter(torch.randn(4, 3, generator=generator, dtype=torch.float64))
     sgd = torch.optim.SGD(
-        [param], lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=True, **path  # type: ignore[arg-type]
+        [param], lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=True, **path
     )  # fmt: skip
     mine, buffer = param.detach().clone(), torch.zeros_like(param)
     for _ in range(5):
