@@ -45,6 +45,8 @@ class Target:
         rtol, atol: tolerances of a training trajectory: losses, parameters and momentum buffers after every
             step.
         inference_rtol, inference_atol: tolerances of the outputs of one forward pass.
+        backward_error: relative perturbation of parameters and inputs that counts as rounding: when two trajectories
+            part, the runtime's step must agree with PyTorch's step on data perturbed by no more than this.
         train: whether the export holds a training step besides inference.
     """
 
@@ -58,6 +60,7 @@ class Target:
     atol: float
     inference_rtol: float
     inference_atol: float
+    backward_error: float = 1e-6
     train: bool = False
 
 
@@ -146,7 +149,7 @@ def _check_ranges(path: Path, target: Target) -> None:
                 f"target file {path}: unknown {key} {got!r}; this version has {', '.join(known)}."
                 + nearest_name(got, known)
             )
-    for key in ("rtol", "atol", "inference_rtol", "inference_atol"):
+    for key in ("rtol", "atol", "inference_rtol", "inference_atol", "backward_error"):
         got = getattr(target, key)
         if not (math.isfinite(got) and got >= 0):
             raise ConfigurationError(f"target file {path}: {key} is {got}, expected a finite number >= 0.")

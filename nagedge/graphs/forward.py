@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nagedge.errors import ConfigurationError, NagEdgeError
 from nagedge.graphs.batch_norm import track_statistics
 from nagedge.graphs.cleanup import clean
+from nagedge.graphs.decompositions import FORWARD
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
 
 __all__ = ["ForwardGraph", "input_specs", "trace", "trace_forward"]
@@ -209,7 +210,9 @@ def trace_forward(
     for attempt in attempts:
         try:
             with torch.no_grad():
-                module, symbolic = trace(forward, arguments, dynamic, batch=attempt, functionalize=True)
+                module, symbolic = trace(
+                    forward, arguments, dynamic, batch=attempt, decompositions=FORWARD, functionalize=True
+                )
         except NagEdgeError:
             raise
         except Exception as error:

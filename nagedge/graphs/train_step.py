@@ -25,7 +25,11 @@ from nagedge.specs import BATCH, TaskSpec, TensorSpec
 from nagedge.tasks import target_spec, total_loss
 from nagedge.training.nesterov import is_decayed, nesterov_step
 
-__all__ = ["StepGraph", "trace_train_step"]
+__all__ = ["FixedBatchError", "StepGraph", "trace_train_step"]
+
+
+class FixedBatchError(Exception):
+    """The step cannot be traced with a symbolic batch; trace it again with a fixed one."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ def trace_train_step(
         trainable: names of the parameters to train.
         tasks: the tasks, in the order of the graph's outputs.
         overrides: a backend's own decompositions.
+
+    Raises:
+        FixedBatchError: the forward graph's batch is symbolic, but its gradient's cannot be.
     """
     data = [*forward.inputs, *_target_specs(tasks), TensorSpec("sample_weight", "float32", (BATCH,))]
     scalars = [TensorSpec(name, "float32", ()) for name in ("lr", "momentum", "weight_decay")]
@@ -125,9 +132,11 @@ def trace_train_step(
     ]
     arguments = [_example(spec) for spec in specs] + [state[name] for name in frozen]
     dynamic = [BATCH in spec.shape for spec in specs] + [False] * len(frozen)
-    module, _ = trace(
+    module, symbolic = trace(
         step, arguments, dynamic, batch=forward.batch, decompositions=decomposition_table(overrides or ())
     )
+    if forward.batch is None and not symbolic:
+        raise FixedBatchError("the training step fixes its batch size")
     clean(module, differentiated=True)
     outputs = [
         "loss",

@@ -1,0 +1,88 @@
+"""The onnxruntime backend: ``infer.onnx`` and ``train_step.onnx`` in standard ONNX operators.
+
+They run on any ONNX Runtime that knows the target's opset, on any of its systems; no training build is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from torch import fx
+
+from nagedge.backends.onnx_lowering import lower_to_onnx, unsupported_operators
+from nagedge.errors import UnsupportedOperatorError
+from nagedge.graphs.decompositions import ONNX
+from nagedge.graphs.inference import InferenceGraph
+from nagedge.graphs.train_step import StepGraph
+from nagedge.targets import Target
+
+__all__ = ["DECOMPOSITIONS", "lower", "with_parameters"]
+
+DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = ONNX
+"""This backend's own decompositions, for :func:`nagedge.graphs.train_step.trace_train_step`."""
+
+
+def lower(
+    inference: InferenceGraph,
+    step: StepGraph | None,
+    target: Target,
+    *,
+    module_of: Callable[[str], str | None] = lambda operator: None,
+) -> dict[str, tuple[str, bytes]]:
+    """Return the target's artifacts: role -> (file name, content).
+
+    Args:
+        inference: the inference graph.
+        step: the training step, or None when the target has none.
+        target: names the opset.
+        module_of: the path of the model's module that uses an operator, for the error text.
+
+    Raises:
+        UnsupportedOperatorError: for an operator without a lowering; the text names it, its module and the target.
+    """
+    graphs: dict[str, fx.GraphModule] = {"infer": inference.module}
+    if step is not None:
+        graphs["train_step"] = step.module
+    for module in graphs.values():
+        missing = unsupported_operators(module)
+        if missing:
+            path = module_of(missing[0])
+            where = f" (module {path!r})" if path else ""
+            raise UnsupportedOperatorError(
+                f"backend 'onnxruntime' cannot lower {missing[0]!r}{where} for target {target.name!r}"
+                + (f", nor {', '.join(missing[1:])}" if len(missing) > 1 else "")
+                + ". Replace it by operators of torch.nn in common use, or freeze the part of the model before it."
+            )
+    artifacts = {
+        "infer": (
+            "infer.onnx",
+            lower_to_onnx(
+                inference.module, inference.inputs, inference.outputs, inference.state, opset=target.opset, name="infer"
+            ).SerializeToString(),
+        )
+    }
+    if step is not None:
+        model = lower_to_onnx(
+            step.module, step.inputs, step.outputs, step.constants, opset=target.opset, name="train_step"
+        )
+        artifacts["train_step"] = ("train_step.onnx", model.SerializeToString())
+    return artifacts
+
+
+def with_parameters(content: bytes, params: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Return an ``infer.onnx`` whose constants of the given names have new values.
+
+    Args:
+        content: the model.
+        params: by name, of the shape and dtype that the model has; names it does not have are ignored.
+    """
+    model = onnx.load_from_string(content)
+    for tensor in model.graph.initializer:
+        if tensor.name in params:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(params[tensor.name]), tensor.name))
+    replaced: bytes = model.SerializeToString()
+    return replaced

@@ -1,0 +1,173 @@
+"""The stock ONNX Runtime: inference, and training steps whose state never leaves the runtime's memory.
+
+Each step writes the new state into a second set of buffers that are bound as outputs; then the two sets change places.
+So nothing is copied between steps, and a step that fails leaves the old state whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nagedge.errors import BundleError
+from nagedge.runtimes.state import TrainingState, checked_batch, initial_state
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from nagedge.bundle import Bundle
+
+__all__ = ["load_session", "open_inference", "open_training"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def import_onnxruntime() -> Any:
+    """Return the module; its telemetry (on by default since 1.29) is switched off before it is imported."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+def load_session(
+    path: Path,
+    *,
+    threads: int = 1,
+    profile_prefix: str | None = None,
+    replaced: Arrays | None = None,
+) -> onnxruntime.InferenceSession:
+    """Load an ONNX model on the CPU.
+
+    Args:
+        path: the .onnx file.
+        threads: of one operator, >= 1; operators run one after another.
+        profile_prefix: write ONNX Runtime's own trace to a file that starts with this.
+        replaced: initializers to use instead of the file's, by name.
+
+    Raises:
+        BundleError: ONNX Runtime refuses the file.
+    """
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    # Gradients of saturated activations become denormal floats, which x86 cores compute a hundred times slower.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    kept = {}
+    for name, value in (replaced or {}).items():
+        kept[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+        options.add_initializer(name, kept[name])
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        text = str(error).strip().splitlines()[0]
+        raise BundleError(
+            f"ONNX Runtime {ort.__version__} refuses {str(path)!r}: {text} Export again, or update ONNX Runtime."
+        ) from None
+    return session
+
+
+def open_training(
+    bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
+) -> _OrtTraining:
+    """Load ``train_step.onnx``."""
+    _, entry = bundle.target(target, role="train_step")
+    session = load_session(bundle.file(entry.artifacts["train_step"]), threads=threads)
+    return _OrtTraining(bundle, session, state or initial_state(bundle))
+
+
+def open_inference(
+    bundle: Bundle, target: str | None = None, *, params: Arrays | None = None, threads: int = 1
+) -> _OrtInference:
+    """Load ``infer.onnx``; parameters given here become the session's constants."""
+    _, entry = bundle.target(target, role="infer")
+    path = bundle.file(entry.artifacts["infer"])
+    replaced = None
+    if params:
+        known = _initializer_names(path)
+        replaced = {name: value for name, value in params.items() if name in known}
+    return _OrtInference(bundle, load_session(path, threads=threads, replaced=replaced))
+
+
+class _OrtTraining:
+    def __init__(self, bundle: Bundle, session: onnxruntime.InferenceSession, state: TrainingState) -> None:
+        ort = import_onnxruntime()
+        self._manifest, self._session = bundle.manifest, session
+        self._task_names = [task.name for task in bundle.manifest.tasks]
+        roles = {"params": state.params, "momentum": state.momentum, "buffers": state.buffers}
+        arrays = {f"{role}.{name}": value for role, values in roles.items() for name, value in values.items()}
+        # Copies: ONNX Runtime would otherwise write into the caller's arrays one step later.
+        self._now = {k: ort.OrtValue.ortvalue_from_numpy(np.array(v, order="C")) for k, v in arrays.items()}
+        self._next = {k: ort.OrtValue.ortvalue_from_numpy(np.empty_like(v, order="C")) for k, v in arrays.items()}
+        self._losses = {
+            name: ort.OrtValue.ortvalue_from_numpy(np.zeros((), np.float32))
+            for name in ["loss", *(f"loss.{task}" for task in self._task_names)]
+        }
+        self._inputs = {i.name for i in session.get_inputs()}
+
+    def step(
+        self,
+        inputs: Arrays,
+        targets: Arrays,
+        sample_weight: npt.NDArray[Any] | None = None,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+    ) -> dict[str, float]:
+        checked, wanted, weight = checked_batch(self._manifest, inputs, targets, sample_weight)
+        fed: dict[str, npt.NDArray[Any]] = {
+            **checked,
+            **{f"target.{name}": value for name, value in wanted.items()},
+            "sample_weight": weight,
+            "lr": np.asarray(lr, np.float32),
+            "momentum": np.asarray(momentum, np.float32),
+            "weight_decay": np.asarray(weight_decay, np.float32),
+        }
+        binding = self._session.io_binding()
+        for name, array in fed.items():
+            if name in self._inputs:
+                binding.bind_cpu_input(name, array)
+        for name, value in self._now.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in self._losses.items():
+            binding.bind_ortvalue_output(name, value)
+        for name, value in self._next.items():
+            binding.bind_ortvalue_output(f"next.{name}", value)
+        self._session.run_with_iobinding(binding)
+        self._now, self._next = self._next, self._now
+        losses = {name: float(value.numpy()) for name, value in self._losses.items()}
+        return {"loss": losses["loss"], **{task: losses[f"loss.{task}"] for task in self._task_names}}
+
+    def state(self) -> TrainingState:
+        roles: dict[str, dict[str, npt.NDArray[Any]]] = {"params": {}, "momentum": {}, "buffers": {}}
+        for key, value in self._now.items():
+            role, _, name = key.partition(".")
+            roles[role][name] = np.array(value.numpy())
+        return TrainingState(**roles)
+
+
+class _OrtInference:
+    def __init__(self, bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
+        self._manifest, self._session = bundle.manifest, session
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def predict(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        checked, _, _ = checked_batch(self._manifest, inputs, None, None)
+        return dict(zip(self._outputs, self._session.run(None, checked), strict=True))
+
+
+def _initializer_names(path: Path) -> set[str]:
+    import onnx
+
+    return {tensor.name for tensor in onnx.load(str(path), load_external_data=False).graph.initializer}

@@ -1,0 +1,95 @@
+"""The state of a training session, and the checks of what is fed to one: the same for every runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nagedge.errors import DataError
+
+if TYPE_CHECKING:
+    from nagedge.bundle import Bundle
+    from nagedge.manifest import Manifest
+
+__all__ = ["TrainingState", "checked_batch", "initial_state"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a training step reads and writes, by name.
+
+    Attributes:
+        params: trained parameters.
+        momentum: their momentum buffers.
+        buffers: buffers that the step updates.
+    """
+
+    params: dict[str, Array]
+    momentum: dict[str, Array]
+    buffers: dict[str, Array]
+
+
+def initial_state(bundle: Bundle) -> TrainingState:
+    """Return the state that the bundle was exported with."""
+    training = bundle.manifest.training
+    assert training is not None  # the callers open bundles that can train
+    params, momentum = bundle.params(), bundle.momentum()
+    return TrainingState(
+        {name: params[name] for name in training.parameters},
+        {name: momentum.get(name, np.zeros_like(params[name])) for name in training.parameters},
+        {name: params[name] for name in training.buffers},
+    )
+
+
+def checked_batch(
+    manifest: Manifest, inputs: Mapping[str, Array], targets: Mapping[str, Array] | None, sample_weight: Array | None
+) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    """Return inputs, targets and weights in the manifest's dtypes, checked against its shapes.
+
+    Raises:
+        DataError: an input or target is missing, or has a shape that does not fit.
+    """
+    sizes: dict[str, int] = {}
+
+    def fitted(what: str, given: Mapping[str, Array], name: str, dtype: str, shape: list[int | str]) -> Array:
+        if name not in given:
+            raise DataError(f"{what} {name!r} is missing; got {', '.join(given) or 'none'}.")
+        array = np.ascontiguousarray(given[name], dtype=dtype)
+        expected = [s if isinstance(s, int) else None for s in shape]
+        if array.ndim == len(expected) + 1 and array.shape[-1] == 1:
+            array = array[..., 0]  # [batch, 1] is [batch]
+        fits = array.ndim == len(expected) and all(
+            e is None or e == got for e, got in zip(expected, array.shape, strict=True)
+        )
+        if not fits:
+            raise DataError(
+                f"{what} {name!r} has shape {list(array.shape)}, expected "
+                f"[{', '.join(str(s) for s in shape)}]: prepare it as the manifest's preprocessing says."
+            )
+        sizes[f"{what} {name!r}"] = array.shape[0]
+        return array
+
+    checked_inputs = {s.name: fitted("input", inputs, s.name, s.dtype, s.shape) for s in manifest.inputs}
+    checked_targets = (
+        {}
+        if targets is None
+        else {t.name: fitted("target", targets, t.name, t.target.dtype, t.target.shape) for t in manifest.tasks}
+    )
+    batch = next(iter(sizes.values()))
+    weight = np.ones(batch, np.float32) if sample_weight is None else np.ascontiguousarray(sample_weight, np.float32)
+    sizes["sample_weight"] = weight.shape[0] if weight.ndim == 1 else -1
+    for name, size in sizes.items():
+        if size != batch:
+            raise DataError(f"{name} has {size} rows, the first input has {batch}: give one a row of the batch.")
+    if manifest.batch is not None and batch != manifest.batch:
+        raise DataError(
+            f"the batch has {batch} rows, this bundle takes exactly {manifest.batch}: fill it up with rows of "
+            "sample_weight 0, or export with a symbolic batch."
+        )
+    return checked_inputs, checked_targets, weight
