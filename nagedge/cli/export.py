@@ -11,7 +11,9 @@ __all__ = ["command"]
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="A checkpoint folder, or package.module:factory.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A checkpoint folder, or package.module:factory.")
+    ],
     target: Annotated[
         list[str], typer.Option(metavar="NAME|FILE", help="What to export for; may be given again.")
     ],

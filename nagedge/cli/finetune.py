@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     data: Annotated[Path, typer.Option(metavar="FILE", help="Raw examples: .npz, .csv or .parquet.")],
     runtime: Annotated[str, typer.Option(metavar="NAME", help="What runs the training step.")],
     out: Annotated[

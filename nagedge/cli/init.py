@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="The run file to write.")] = Path("run.toml"),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The run file to write.")] = Path("run.toml"),
     schema: Annotated[
         Path | None, typer.Option(help="Also write the JSON Schema of run files here, for editors.")
     ] = None,

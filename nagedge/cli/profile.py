@@ -14,7 +14,7 @@ __all__ = ["command", "print_profile"]
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     device: Annotated[str, typer.Option(help="Where to run: host.")] = "host",
     what: Annotated[str, typer.Option(help="What to measure, separated by commas.")] = "infer,train",
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write everything measured here.")] = None,

@@ -24,7 +24,9 @@ def list_targets() -> None:
 
 
 @app.command("cat")
-def print_target(name: Annotated[str, typer.Argument(help="A name of `nagedge targets ls`.")]) -> None:
+def print_target(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `nagedge targets ls`.")],
+) -> None:
     """Print a target's file."""
     from nagedge.targets import target_file
 
@@ -33,8 +35,8 @@ def print_target(name: Annotated[str, typer.Argument(help="A name of `nagedge ta
 
 @app.command("cp")
 def copy_target(
-    name: Annotated[str, typer.Argument(help="A name of `nagedge targets ls`.")],
-    path: Annotated[Path, typer.Argument(help="The new file, or a folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `nagedge targets ls`.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The new file, or a folder.")],
 ) -> None:
     """Copy a target's file, to change it and to export for it. An existing file is kept."""
     from nagedge.errors import ConfigurationError

@@ -18,7 +18,7 @@ _ROWS = 12
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     steps: Annotated[int, typer.Option(min=1, help="Training steps of the trajectory.")] = 20,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every comparison here.")] = None,
 ) -> None:
