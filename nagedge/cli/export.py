@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["command"]
+__all__ = ["command", "print_files"]
 
 
 def command(
@@ -32,7 +32,7 @@ def command(
     ] = None,
 ) -> None:
     """Write a bundle: inference and the training step as files, with everything a device needs to know."""
-    from nagedge.cli.output import print_paths, print_table, progress_bar
+    from nagedge.cli.output import print_paths, progress_bar
     from nagedge.export import export
 
     with progress_bar() as progress:
@@ -45,8 +45,15 @@ def command(
             batch=batch,
             progress=progress,
         )
-    files = sorted(path for path in bundle.path.rglob("*") if path.is_file())
-    rows = [[f"{path.relative_to(bundle.path)}", path.stat().st_size] for path in files]
-    print_table("Bundle", ["file", "size_bytes"], rows)
+    print_files(bundle.path)
     print_paths({"bundle": bundle.path})
     typer.echo(f"next: nagedge verify {bundle.path}")
+
+
+def print_files(folder: Path) -> None:
+    """Print every file of a bundle with its size."""
+    from nagedge.cli.output import print_table
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    rows = [[f"{path.relative_to(folder)}", path.stat().st_size] for path in files]
+    print_table("Bundle", ["file", "size_bytes"], rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from nagedge.training.events import EpochFinished, Event
 
-__all__ = ["command", "print_epochs", "training_display"]
+__all__ = ["command", "print_epochs", "training_bar"]
 
 
 def command(
@@ -30,33 +30,30 @@ def command(
     from nagedge.cli.output import print_metrics, print_paths
     from nagedge.training.fit import train
 
-    epochs: list[EpochFinished] = []
-    with training_display(epochs) as progress:
+    with training_bar() as progress:
         checkpoint = train(run, out=out, resume=resume, devices=devices, strategy=strategy, progress=progress)
-    print_epochs(epochs)
+    print_epochs(checkpoint.state.history)
     print_metrics("Test examples", checkpoint.state.test)
     print_paths({"checkpoint": checkpoint.path})
     typer.echo(f"next: nagedge export {checkpoint.path} --target any-any-onnxruntime-fp32-train --out BUNDLE")
 
 
 @contextmanager
-def training_display(epochs: list[EpochFinished]) -> Iterator[Callable[[Event], None]]:
-    """Yield a callback that draws the steps as a bar and appends each finished epoch to ``epochs``."""
+def training_bar() -> Iterator[Callable[[Event], None]]:
+    """Yield a callback for :func:`nagedge.train` that draws the steps as a bar."""
     from nagedge.cli.output import progress_bar
-    from nagedge.training.events import EpochFinished, StepsDone
+    from nagedge.training.events import StepsDone
 
-    with progress_bar() as bars:
+    with progress_bar() as bar:
 
         def report(event: Event) -> None:
             if isinstance(event, StepsDone):
-                bars("training", event.step, event.steps)
-            elif isinstance(event, EpochFinished):
-                epochs.append(event)
+                bar("training", event.step, event.steps)
 
         yield report
 
 
-def print_epochs(epochs: list[EpochFinished]) -> None:
+def print_epochs(epochs: Sequence[EpochFinished]) -> None:
     """Print one row an epoch: learning rate, losses and the first validation metric of each task."""
     from nagedge.cli.output import print_table
 

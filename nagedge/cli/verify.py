@@ -30,9 +30,16 @@ def command(
 
     with progress_bar() as progress:
         comparisons = verify(load(bundle), steps=steps, progress=progress)
+    realigned = {name: entry.realigned for name, entry in load(bundle).manifest.verification.items()}
     if json is not None:
         write_json(json, [dataclasses.asdict(comparison) for comparison in comparisons])
     print_comparisons(comparisons)
+    for target, where in realigned.items():
+        if where:
+            typer.echo(
+                f"{target}: PyTorch went on from the runtime's state after step {', '.join(map(str, where))}, where "
+                "they parted at a kink within rounding"
+            )
     refuse_disagreement(bundle, comparisons)
     typer.echo(f"all {len(comparisons)} comparisons over {steps} steps are within tolerance")
 
