@@ -235,6 +235,10 @@ source = "mnist"            # 5,000 handwritten digits, built in. Or "arrays" (.
 # path = "examples.npz"
 standardise = true          # regression targets are trained as (target - mean) / std
 
+[data.preprocessing]        # stored in the bundle: a device repeats it
+scale = 0.00392156862745098 # 1/255: pixels to [0, 1]
+normalise = "train"         # mean and standard deviation of the training examples
+
 [model]
 trunk = "cnn"               # "cnn", "mlp", "timm:NAME" or "package.module:factory"
 channels = [16, 32, 64]     # of the convolutions of "cnn"
