@@ -32,6 +32,7 @@ FORWARD: Mapping[OpOverload, Rule] = {
     aten.var_mean.correction: normalization.var_mean,
     aten.std.correction: normalization.std,
     aten.std_mean.correction: normalization.std_mean,
+    aten.avg_pool3d.default: pooling.avg_pool3d,
     aten._trilinear.default: indexing.trilinear,
     aten.unfold.default: indexing.unfold,
 }

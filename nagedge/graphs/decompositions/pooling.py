@@ -8,7 +8,9 @@ window may hang over the padded input.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +34,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "adaptive_max_pool2d_backward",
     "avg_pool2d_backward",
+    "avg_pool3d",
     "max_pool2d_with_indices_backward",
 ]
 
@@ -77,6 +80,31 @@ def max_pool2d_with_indices_backward(
     parts[positions[-1]] = rest
     total = add_windows(parts, length, strides, spread)
     return _like(pad_spatial(total, [-p for p in pads], [size[i] + pads[i] - length[i] for i in range(2)]), x)
+
+
+def avg_pool3d(
+    x: Tensor,
+    kernel_size: Ints,
+    stride: Ints = (),
+    padding: Ints = (0,),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """Average over three axes as a sum of shifted slices (local response normalisation needs it)."""
+    if ceil_mode or x.dim() != 5:
+        return NotImplemented
+    kernel = per_axis(kernel_size, 3)
+    strides, pads = per_axis(stride, 3) if stride else kernel, per_axis(padding, 3)
+    size = [(x.shape[2 + i] + 2 * pads[i] - kernel[i]) // strides[i] + 1 for i in range(3)]
+    padded = pad_spatial(x, pads, pads)
+    total = sum(window(padded, tap, size, strides, [1, 1, 1]) for tap in taps(kernel))
+    if divisor_override is not None or count_include_pad:
+        return total * (1.0 / (divisor_override or math.prod(kernel)))
+    counts = [
+        _window_counts(x.shape[2 + i], size[i], kernel[i], strides[i], pads[i], include=False) for i in range(3)
+    ]
+    return total * constant([[[1.0 / (a * b * c) for c in counts[2]] for b in counts[1]] for a in counts[0]], x)
 
 
 def _window_counts(size: int, outputs: int, kernel: int, stride: int, padding: int, include: bool) -> list[int]:

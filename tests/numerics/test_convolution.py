@@ -1,0 +1,107 @@
+"""Gradients of convolutions and transposed convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from harness import check, normal
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from nagedge.graphs.decompositions import ONNX
+
+TABLES = {"portable": (), "onnx": ONNX}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(4, 6, 3, padding=1), (4, 6, 7)),
+        (nn.Conv2d(4, 6, 1, bias=False), (4, 5, 4)),
+        (nn.Conv2d(4, 6, 1, stride=2), (4, 5, 4)),
+        (nn.Conv2d(4, 6, 3, padding=5), (4, 5, 4)),
+        (nn.Conv2d(4, 6, (3, 2), stride=(2, 3), padding=(1, 2), dilation=(2, 1), groups=2), (4, 9, 8)),
+        (nn.Conv2d(4, 4, 5, padding=2, groups=4), (4, 6, 6)),
+        (nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=4), (4, 8, 7)),
+        (nn.Conv2d(4, 8, 3, groups=4), (4, 6, 5)),
+        (nn.Conv2d(3, 6, 4, stride=4), (3, 9, 8)),
+        (nn.Conv2d(4, 4, 4, padding="same", dilation=(1, 2)), (4, 6, 6)),
+        (nn.Conv1d(4, 4, 4, padding="same"), (4, 7)),
+        (nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (4, 9)),
+        (nn.Conv3d(2, 3, 2, stride=(1, 2, 1), padding=(0, 1, 1)), (2, 4, 4, 3)),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), (4, 6, 6)),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), (4, 6, 6)),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="replicate"), (4, 6, 6)),
+    ],
+    ids=str,
+)
+def test_convolution(layer: nn.Module, shape: tuple[int, ...], table: str) -> None:
+    check(layer, normal(*shape), overrides=TABLES[table])
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), (4, 4, 5)),
+        (nn.ConvTranspose2d(4, 4, 3, padding=1, groups=4), (4, 4, 5)),
+        (nn.ConvTranspose1d(4, 6, 3, stride=3, dilation=2, padding=1, output_padding=2), (4, 5)),
+        (nn.ConvTranspose1d(4, 2, 2, dilation=3, output_padding=2), (4, 5)),
+        (nn.ConvTranspose2d(3, 2, 1), (3, 4, 4)),
+    ],
+    ids=str,
+)
+def test_transposed_convolution(layer: nn.Module, shape: tuple[int, ...], table: str) -> None:
+    check(layer, normal(*shape), overrides=TABLES[table])
+
+
+def test_convolution_without_batch_axis_inside() -> None:
+    kernel = torch.randn(2, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    check(lambda x: F.conv2d(x.sum(0), kernel).unsqueeze(0), normal(3, 5, 5))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> dict[str, Any]:
+    axes = draw(st.integers(1, 2))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    per_axis = [
+        (draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(0, 3)), draw(st.integers(1, 2)))
+        for _ in range(axes)
+    ]
+    kernel, stride, padding, dilation = (list(v) for v in zip(*per_axis, strict=True))
+    size = [max(1, d * (k - 1) + 1 - 2 * p) + draw(st.integers(0, 4)) for k, _, p, d in per_axis]
+    rest = [draw(st.integers(0, max(s, d) - 1)) for _, s, _, d in per_axis]
+    return {
+        "axes": axes, "groups": groups, "inputs": groups * draw(st.integers(1, 2)), "size": size, "rest": rest,
+        "outputs": groups * draw(st.integers(1, 2)), "kernel": kernel, "stride": stride, "padding": padding,
+        "dilation": dilation, "bias": draw(st.booleans()), "table": draw(st.sampled_from(sorted(TABLES))),
+    }  # fmt: skip
+
+
+@given(convolutions())
+def test_any_convolution(c: dict[str, Any]) -> None:
+    layer = (nn.Conv1d, nn.Conv2d)[c["axes"] - 1](
+        c["inputs"], c["outputs"], c["kernel"], c["stride"], c["padding"], c["dilation"], c["groups"], c["bias"]
+    )
+    check(layer, normal(c["inputs"], *c["size"]), overrides=TABLES[c["table"]], batches=(2, 1))
+
+
+@given(convolutions())
+def test_any_transposed_convolution(c: dict[str, Any]) -> None:
+    outputs = [
+        (n - 1) * s - 2 * p + d * (k - 1) + r + 1
+        for n, k, s, p, d, r in zip(
+            c["size"], c["kernel"], c["stride"], c["padding"], c["dilation"], c["rest"], strict=True
+        )
+    ]
+    size = [n + max(0, 1 - o) for n, o in zip(c["size"], outputs, strict=True)]
+    layer = (nn.ConvTranspose1d, nn.ConvTranspose2d)[c["axes"] - 1](
+        c["inputs"], c["outputs"], c["kernel"], c["stride"], c["padding"], c["rest"], c["groups"], c["bias"],
+        c["dilation"],
+    )  # fmt: skip
+    check(layer, normal(c["inputs"], *size), overrides=TABLES[c["table"]], batches=(2, 1))
