@@ -30,7 +30,9 @@ def normal(*shape: int, count: int = 1) -> Inputs:
 def op_names(graph: GraphModule) -> set[str]:
     """Operator names, overloads dropped, of every call in the graph."""
     return {
-        node.target.overloadpacket.__name__ if isinstance(node.target, torch._ops.OpOverload) else node.target.__name__
+        node.target.overloadpacket.__name__
+        if isinstance(node.target, torch._ops.OpOverload)
+        else node.target.__name__
         for node in graph.graph.nodes
         if node.op == "call_function"
     }
@@ -123,11 +125,14 @@ def check(
             gradients, traced, dynamic, batch=None, decompositions=table, functionalize=True
         )
     with torch.no_grad(), whole_interpolations():
-        ahead, ahead_symbolic = trace(captured, traced, dynamic, batch=None, decompositions=table, functionalize=True)
+        ahead, ahead_symbolic = trace(
+            captured, traced, dynamic, batch=None, decompositions=table, functionalize=True
+        )
     for graph in (backward, ahead):
         graph.graph.eliminate_dead_code()
         graph.recompile()
-    assert backward_symbolic and ahead_symbolic, "a decomposition fixed the batch size"
+    assert backward_symbolic, "a decomposition fixed the batch size of the gradients"
+    assert ahead_symbolic, "a decomposition fixed the batch size of the forward pass"
     foreign = (op_names(backward) | op_names(ahead)) - PORTABLE_OPS
     assert not foreign, f"not portable: {sorted(foreign)}"
 
@@ -137,11 +142,9 @@ def check(
         value = loss(forward, [leaf.clone() for leaf in leaves])  # a clone may be changed in place
         expected = torch.autograd.grad(value, [leaves[i] for i in wanted], allow_unused=True)
         for i, got, want in zip(wanted, backward(*flat, *constants), expected, strict=True):
-            want = torch.zeros_like(leaves[i]) if want is None else want
-            label = names[i] if i < k else f"input {i - k}"
-            torch.testing.assert_close(
-                got, want, rtol=rtol, atol=atol, msg=lambda text, label=label: f"gradient of {label}, batch {batch}: {text}"
-            )
+            label = f"gradient of {names[i] if i < k else f'input {i - k}'}, batch {batch}: "
+            target = torch.zeros_like(leaves[i]) if want is None else want
+            torch.testing.assert_close(got, target, rtol=rtol, atol=atol, msg=label.__add__)
         with torch.no_grad():
             for got, want in zip(ahead(*flat, *constants), forward(*flat), strict=True):
                 torch.testing.assert_close(got, want, rtol=rtol, atol=atol)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from harness import check, normal
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 ACTIVATIONS = [
     nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.1), nn.PReLU(), nn.PReLU(4), nn.ELU(0.7),
@@ -51,7 +51,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "cube": lambda x: x**3,
     "exp": lambda x: x.exp(),
     "log1p": lambda x: torch.log1p(x * x),
-    "expm1": lambda x: torch.expm1(x),
+    "expm1": torch.expm1,
     "sin_cos": lambda x: x.sin() * x.cos(),
     "erf": lambda x: x.erf(),
     "reciprocal": lambda x: 1 / (x * x + 1),
@@ -64,7 +64,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "lerp": lambda x: torch.lerp(x, x * 2, 0.3),
     "in_place": lambda x: (x * 1).add_(x).mul_(2),
     "logical": lambda x: x * ((x > 0) & ~(x > 1) | (x < -1)),
-    "rsqrt_silu": lambda x: torch.rsqrt(x * x + 1) * F.silu(x),
+    "rsqrt_silu": lambda x: torch.rsqrt(x * x + 1) * functional.silu(x),
 }
 
 

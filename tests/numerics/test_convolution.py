@@ -10,7 +10,7 @@ from harness import check, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from nagedge.graphs.decompositions import ONNX
 
@@ -62,7 +62,7 @@ def test_transposed_convolution(layer: nn.Module, shape: tuple[int, ...], table:
 
 def test_convolution_without_batch_axis_inside() -> None:
     kernel = torch.randn(2, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    check(lambda x: F.conv2d(x.sum(0), kernel).unsqueeze(0), normal(3, 5, 5))
+    check(lambda x: functional.conv2d(x.sum(0), kernel).unsqueeze(0), normal(3, 5, 5))
 
 
 @st.composite
@@ -86,7 +86,14 @@ def convolutions(draw: st.DrawFn) -> dict[str, Any]:
 @given(convolutions())
 def test_any_convolution(c: dict[str, Any]) -> None:
     layer = (nn.Conv1d, nn.Conv2d)[c["axes"] - 1](
-        c["inputs"], c["outputs"], c["kernel"], c["stride"], c["padding"], c["dilation"], c["groups"], c["bias"]
+        c["inputs"],
+        c["outputs"],
+        c["kernel"],
+        c["stride"],
+        c["padding"],
+        c["dilation"],
+        c["groups"],
+        c["bias"],
     )
     check(layer, normal(c["inputs"], *c["size"]), overrides=TABLES[c["table"]], batches=(2, 1))
 

@@ -8,7 +8,7 @@ from harness import check, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from nagedge.graphs.decompositions.normalization import batch_norm_with_statistics
 
@@ -62,14 +62,16 @@ def test_batch_statistics(layer: nn.Module, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("shape", [(4, 3, 5), (4,)])
 def test_batch_norm_with_statistics(shape: tuple[int, ...]) -> None:
-    mean, var, weight, bias = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + 0.5
+    mean, var, weight, bias = (
+        torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + 0.5
+    )
 
     def ours(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
         return batch_norm_with_statistics(x, mean, var, weight, bias, 0.3, 1e-5)
 
     x = normal(*shape)(6)[0].requires_grad_()
     running_mean, running_var = mean.clone(), var.clone()
-    want = F.batch_norm(x, running_mean, running_var, weight, bias, True, 0.3, 1e-5)
+    want = functional.batch_norm(x, running_mean, running_var, weight, bias, True, 0.3, 1e-5)
     got, new_mean, new_var = ours(x, weight, bias)
     for a, b in ((got, want), (new_mean, running_mean), (new_var, running_var)):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)

@@ -10,7 +10,7 @@ from harness import check, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,16 @@ def _few_values(batch: int) -> list[Tensor]:
     return [torch.randint(0, 3, (batch, 2, 7, 8), generator=generator).double()]
 
 
-@pytest.mark.parametrize("layer", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d((3, 5))], ids=str)
+@pytest.mark.parametrize(
+    "layer", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d((3, 5))], ids=str
+)
 def test_first_maximum_wins_ties(layer: nn.Module) -> None:
     check(layer, _few_values)
 
 
 def test_returned_indices_of_adaptive_max_pooling() -> None:
     def scaled(x: Tensor) -> Tensor:
-        values, indices = F.adaptive_max_pool2d(x, (3, 4), return_indices=True)
+        values, indices = functional.adaptive_max_pool2d(x, (3, 4), return_indices=True)
         return values * indices
 
     check(scaled, normal(2, 7, 6))
@@ -69,7 +71,10 @@ def windows(draw: st.DrawFn) -> dict[str, Any]:
     kernel = [draw(st.integers(1, 4)) for _ in range(2)]
     padding = [draw(st.integers(0, k // 2)) for k in kernel]
     dilation = [draw(st.integers(1, 2)) for _ in range(2)]
-    size = [max(1, d * (k - 1) + 1 - 2 * p) + draw(st.integers(0, 5)) for k, p, d in zip(kernel, padding, dilation, strict=True)]
+    size = [
+        max(1, d * (k - 1) + 1 - 2 * p) + draw(st.integers(0, 5))
+        for k, p, d in zip(kernel, padding, dilation, strict=True)
+    ]
     return {
         "kernel": kernel, "stride": [draw(st.integers(1, 4)) for _ in range(2)], "padding": padding,
         "dilation": dilation, "size": size, "ceil": draw(st.booleans()), "include": draw(st.booleans()),

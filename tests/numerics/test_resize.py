@@ -9,7 +9,7 @@ from harness import check, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 MODES: dict[str, dict[str, Any]] = {
     "nearest": {"mode": "nearest"},
@@ -32,12 +32,12 @@ SIZES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", SIZES)
 def test_interpolate(mode: str, size: str) -> None:
-    check(lambda x: F.interpolate(x, **MODES[mode], **SIZES[size]), normal(2, 5, 6))
+    check(lambda x: functional.interpolate(x, **MODES[mode], **SIZES[size]), normal(2, 5, 6))
 
 
 def test_interpolate_sequences() -> None:
-    check(lambda x: F.interpolate(x, mode="linear", scale_factor=2), normal(2, 5))
-    check(lambda x: F.interpolate(x, size=9), normal(2, 5))
+    check(lambda x: functional.interpolate(x, mode="linear", scale_factor=2), normal(2, 5))
+    check(lambda x: functional.interpolate(x, size=9), normal(2, 5))
     check(nn.Upsample(scale_factor=3), normal(2, 5))
 
 
@@ -50,14 +50,14 @@ def test_any_interpolation(mode: str, sizes: list[int], factor: float | None) ->
     if factor is not None and min(int(n * factor) for n in sizes[:2]) < 1:
         factor = 2.0
     target: dict[str, Any] = {"size": sizes[2:]} if factor is None else {"scale_factor": factor}
-    check(lambda x: F.interpolate(x, **MODES[mode], **target), normal(2, *sizes[:2]), batches=(2, 1))
+    check(lambda x: functional.interpolate(x, **MODES[mode], **target), normal(2, *sizes[:2]), batches=(2, 1))
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
 def test_pad(mode: str) -> None:
-    check(lambda x: F.pad(x, (1, 2, 3, 1), mode=mode), normal(2, 5, 6))
-    check(lambda x: F.pad(x, (0, 2), mode=mode), normal(2, 5))
+    check(lambda x: functional.pad(x, (1, 2, 3, 1), mode=mode), normal(2, 5, 6))
+    check(lambda x: functional.pad(x, (0, 2), mode=mode), normal(2, 5))
 
 
 def test_crop_by_negative_padding() -> None:
-    check(lambda x: F.pad(x, (-1, 2, 1, -2)), normal(2, 5, 6))
+    check(lambda x: functional.pad(x, (-1, 2, 1, -2)), normal(2, 5, 6))

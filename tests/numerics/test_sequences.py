@@ -8,7 +8,7 @@ import pytest
 import torch
 from harness import check, normal
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class Output(nn.Module):
@@ -125,9 +125,9 @@ def test_causal_transformer() -> None:
     ids=str,
 )
 def test_scaled_dot_product_attention(options: dict[str, Any]) -> None:
-    check(lambda x: F.scaled_dot_product_attention(x, x * 2, x + 1, **options), normal(2, 4, 3))
+    check(lambda x: functional.scaled_dot_product_attention(x, x * 2, x + 1, **options), normal(2, 4, 3))
 
 
 def test_fully_masked_row_attends_to_nothing() -> None:
     mask = torch.ones(4, 4).tril(-1).bool()  # the first row is masked altogether
-    check(lambda x: F.scaled_dot_product_attention(x, x * 2, x, attn_mask=mask), normal(2, 4, 3))
+    check(lambda x: functional.scaled_dot_product_attention(x, x * 2, x, attn_mask=mask), normal(2, 4, 3))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from harness import check, normal
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def _assigned(x: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "unbind": lambda x: x.unbind(1)[2],
     "flatten": lambda x: x.flatten(1),
     "roll": lambda x: torch.roll(x, (1, -2), (2, 3)),
-    "pixel_shuffle": lambda x: F.pixel_shuffle(x, 2),
-    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
+    "pixel_shuffle": lambda x: functional.pixel_shuffle(x, 2),
+    "pixel_unshuffle": lambda x: functional.pixel_unshuffle(x, 2),
     "channel_shuffle": nn.ChannelShuffle(2),
     "mean": lambda x: x.mean((2, 3)),
     "var": lambda x: x.var((2, 3)),
@@ -38,8 +38,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "norm": lambda x: x.norm(dim=1),
     "norm_one": lambda x: x.norm(p=1, dim=1),
     "norm_three": lambda x: torch.linalg.vector_norm(x, 3, dim=1),
-    "normalize": lambda x: F.normalize(x, dim=1),
-    "cosine_similarity": lambda x: F.cosine_similarity(x, x.flip(1), dim=1),
+    "normalize": lambda x: functional.normalize(x, dim=1),
+    "cosine_similarity": lambda x: functional.cosine_similarity(x, x.flip(1), dim=1),
     "amax": lambda x: x.amax((2, 3)),
     "max": lambda x: x.max(1).values,
     "min": lambda x: x.min(-1).values,
@@ -60,9 +60,11 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "repeat": lambda x: x.repeat(1, 2, 1, 1),
     "repeat_interleave": lambda x: x.repeat_interleave(2, 1),
     "expand": lambda x: x[:, :1].expand(-1, 3, -1, -1),
-    "class_token": lambda x: torch.cat([torch.ones(1, 1, 4, 4, dtype=x.dtype).expand(x.shape[0], -1, -1, -1), x], 1),
-    "unfold": lambda x: F.unfold(x, 3, padding=1, stride=2),
-    "fold": lambda x: F.fold(F.unfold(x, 2, dilation=2), (4, 4), 2, dilation=2),
+    "class_token": lambda x: torch.cat(
+        [torch.ones(1, 1, 4, 4, dtype=x.dtype).expand(x.shape[0], -1, -1, -1), x], 1
+    ),
+    "unfold": lambda x: functional.unfold(x, 3, padding=1, stride=2),
+    "fold": lambda x: functional.fold(functional.unfold(x, 2, dilation=2), (4, 4), 2, dilation=2),
     "tensor_unfold": lambda x: x.unfold(2, 3, 1),
     "flip": lambda x: x.flip((1, 2)),
     "movedim": lambda x: x.movedim(1, -1),
@@ -113,8 +115,8 @@ def test_squeeze_and_excite() -> None:
             self.reduce, self.expand = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            squeezed = F.adaptive_avg_pool2d(x, 1)
-            return x * torch.sigmoid(self.expand(F.relu(self.reduce(squeezed), inplace=True)))
+            squeezed = functional.adaptive_avg_pool2d(x, 1)
+            return x * torch.sigmoid(self.expand(functional.relu(self.reduce(squeezed), inplace=True)))
 
     check(SqueezeExcite(), normal(4, 5, 5))
 
@@ -125,16 +127,19 @@ def test_weight_standardisation(by_batch_norm: bool) -> None:
         def forward(self, x: Tensor) -> Tensor:
             if by_batch_norm:
                 flat = self.weight.reshape(1, self.out_channels, -1)
-                weight = F.batch_norm(flat, None, None, training=True, momentum=0.0).reshape_as(self.weight)
+                weight = functional.batch_norm(flat, None, None, training=True, momentum=0.0).reshape_as(
+                    self.weight
+                )
             else:
                 var, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, unbiased=False)
                 weight = (self.weight - mean) * torch.rsqrt(var + 1e-5)
-            return F.conv2d(x, weight, self.bias, padding=1)
+            return functional.conv2d(x, weight, self.bias, padding=1)
 
     check(Standardised(4, 6, 3), normal(4, 5, 5))
 
 
 def test_generalised_mean_pooling() -> None:
     check(
-        lambda x: F.avg_pool2d(x.clamp(min=1e-6).pow(3), (x.size(-2), x.size(-1))).pow(1 / 3), normal(3, 4, 4)
+        lambda x: functional.avg_pool2d(x.clamp(min=1e-6).pow(3), (x.size(-2), x.size(-1))).pow(1 / 3),
+        normal(3, 4, 4),
     )

@@ -9,6 +9,7 @@ gradient is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -135,16 +136,15 @@ ONNX: Mapping[OpOverload, Rule] = {
 }
 """Overrides for ONNX Runtime."""
 
-PORTABLE_OPS: frozenset[str] = frozenset(
-    """
-    abs add addmm alias amax amin arange argmax avg_pool2d bmm cat ceil clamp clone constant_pad_nd convolution cos
-    cumsum detach div embedding eq erf exp expand flip floor full full_like ge gt index_select le log log1p
-    logical_and logical_not logical_or lt max_pool2d_with_indices maximum mean minimum mm mul ne neg permute pow
-    reciprocal relu round rsqrt select sigmoid sign sin slice split split_with_sizes sqrt squeeze sub sum tanh
-    transpose unsqueeze view where zeros_like _log_softmax _softmax _to_copy _unsafe_view
-    sym_size floordiv getitem
-    """.split()
-)
+_NAMES = """
+abs add addmm alias amax amin arange argmax avg_pool2d bmm cat ceil clamp clone constant_pad_nd convolution cos cumsum
+detach div embedding eq erf exp expand flip floor floordiv full full_like ge getitem gt index_select le log log1p
+logical_and logical_not logical_or lt max_pool2d_with_indices maximum mean minimum mm mul ne neg permute pow reciprocal
+relu round rsqrt select sigmoid sign sin slice split split_with_sizes sqrt squeeze sub sum sym_size tanh transpose
+unsqueeze view where zeros_like _log_softmax _softmax _to_copy _unsafe_view
+"""
+
+PORTABLE_OPS: frozenset[str] = frozenset(_NAMES.split())
 """Operators, by name without overload, that a decomposed graph may hold.
 
 ``sym_size``, ``mul``, ``add``, ``sub`` and ``floordiv`` also stand for arithmetic on a symbolic batch size.
@@ -157,12 +157,11 @@ def decomposition_table(overrides: Mapping[OpOverload, Rule] | tuple[()] = ()) -
     Args:
         overrides: rules of one backend, such as :data:`ONNX`.
     """
-    table: dict[OpOverload, Rule] = dict(core_aten_decompositions())
-    table.update(
-        get_decompositions(
-            [aten.leaky_relu, aten.gelu, aten.hardtanh, aten.softshrink_backward, aten.hardshrink_backward]
-        )
-    )
-    table.update(PORTABLE)
-    table.update(overrides)
-    return table
+    return {**_core(), **PORTABLE, **dict(overrides)}
+
+
+@cache
+def _core() -> dict[Any, Rule]:
+    """Torch's core decompositions and those that its core set leaves out."""
+    more = [aten.leaky_relu, aten.gelu, aten.hardtanh, aten.softshrink_backward, aten.hardshrink_backward]
+    return {**core_aten_decompositions(), **get_decompositions(more)}

@@ -16,9 +16,9 @@ __all__ = [
     "bitwise_and",
     "bitwise_not",
     "bitwise_or",
+    "elu",
     "empty",
     "empty_permuted",
-    "elu",
     "expm1",
     "hardsigmoid_backward",
     "isnan",
@@ -39,7 +39,8 @@ def expm1(x: Tensor) -> Tensor:
 def elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
     """``scale * x`` above zero, ``scale * alpha * (exp(input_scale * x) - 1)`` below."""
     low = torch.exp(torch.clamp(x, max=0.0) * input_scale) - 1.0
-    return aten.where.self(aten.gt.Scalar(x, 0.0), x * scale, low * (alpha * scale))
+    out: Tensor = aten.where.self(aten.gt.Scalar(x, 0.0), x * scale, low * (alpha * scale))
+    return out
 
 
 def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
@@ -57,7 +58,8 @@ def mish_backward(grad: Tensor, x: Tensor) -> Tensor:
 def hardsigmoid_backward(grad: Tensor, x: Tensor) -> Tensor:
     """``grad / 6`` inside (-3, 3), zero elsewhere."""
     inside = aten.lt.Scalar(torch.abs(x), 3.0)
-    return aten.where.self(inside, grad * (1.0 / 6.0), torch.zeros_like(grad))
+    out: Tensor = aten.where.self(inside, grad * (1.0 / 6.0), torch.zeros_like(grad))
+    return out
 
 
 def rrelu_in_evaluation(
@@ -93,7 +95,8 @@ def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tenso
     x = x if dtype is None else x.to(dtype)
     y = aten._softmax.default(x, dim, False)
     masked = aten.eq.Scalar(aten.amax.default(x, [dim], True), float("-inf"))
-    return aten.where.self(masked, torch.zeros_like(y), y)
+    out: Tensor = aten.where.self(masked, torch.zeros_like(y), y)
+    return out
 
 
 def scalar_tensor(
@@ -105,12 +108,14 @@ def scalar_tensor(
     pin_memory: bool | None = None,
 ) -> Tensor:
     """A zero-dimensional ``aten.full``."""
-    return aten.full.default([], value, dtype=dtype, device=device)
+    out: Tensor = aten.full.default([], value, dtype=dtype, device=device)
+    return out
 
 
 def empty(size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
     """Zeros: a graph has no uninitialised memory."""
-    return aten.full.default(size, 0, dtype=dtype or torch.get_default_dtype())
+    out: Tensor = aten.full.default(size, 0, dtype=dtype or torch.get_default_dtype())
+    return out
 
 
 def empty_permuted(
@@ -137,16 +142,19 @@ def bitwise_not(x: Tensor) -> Any:
 
 def isnan(x: Tensor) -> Tensor:
     """NaN is the one value that differs from itself."""
-    return aten.ne.Tensor(x, x)
+    out: Tensor = aten.ne.Tensor(x, x)
+    return out
 
 
 def any_dim(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
     """Whether any entry along ``dim`` is true (not zero)."""
     flags = aten.ne.Scalar(x, 0) if x.dtype != torch.bool else x
-    return aten.gt.Scalar(aten.amax.default(flags.to(torch.float32), [dim], keepdim), 0.0)
+    out: Tensor = aten.gt.Scalar(aten.amax.default(flags.to(torch.float32), [dim], keepdim), 0.0)
+    return out
 
 
 def all_dim(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
     """Whether every entry along ``dim`` is true (not zero)."""
     flags = aten.ne.Scalar(x, 0) if x.dtype != torch.bool else x
-    return aten.gt.Scalar(aten.amin.default(flags.to(torch.float32), [dim], keepdim), 0.0)
+    out: Tensor = aten.gt.Scalar(aten.amin.default(flags.to(torch.float32), [dim], keepdim), 0.0)
+    return out

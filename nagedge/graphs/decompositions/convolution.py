@@ -59,10 +59,13 @@ def input_gradient_by_transposed_convolution(
         (grad.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (w.shape[2 + i] - 1) + 1
         for i in range(axes)
     ]
-    rest = [n - r for n, r in zip(spatial, reach, strict=True)]  # rows that no window reached: below the stride
-    return aten.convolution.default(
+    rest = [
+        n - r for n, r in zip(spatial, reach, strict=True)
+    ]  # rows that no window reached: below the stride
+    out: Tensor = aten.convolution.default(
         grad, w, None, list(stride), list(padding), list(dilation), True, rest, groups
     )
+    return out
 
 
 def input_gradient_by_convolution(
@@ -94,9 +97,7 @@ def input_gradient_by_convolution(
             grad = interleave([grad] + [torch.zeros_like(grad)] * (stride[i] - 1), 2 + i)
     # Interleaving leaves stride - 1 zeros behind the last cell; they count as padding already in place.
     before = [dilation[i] * (kernel[i] - 1) - padding[i] for i in range(axes)]
-    after = [
-        spatial[i] + dilation[i] * (kernel[i] - 1) - grad.shape[2 + i] - before[i] for i in range(axes)
-    ]
+    after = [spatial[i] + dilation[i] * (kernel[i] - 1) - grad.shape[2 + i] - before[i] for i in range(axes)]
     if before == after and min(before) >= 0:
         pads = before
     else:
@@ -109,9 +110,10 @@ def input_gradient_by_convolution(
     else:
         turned = reshape(w, [groups, outputs, per_group, *kernel]).transpose(1, 2)
         turned = reshape(turned, [groups * per_group, outputs, *kernel])
-    return aten.convolution.default(
+    out: Tensor = aten.convolution.default(
         grad, flip(turned), None, [1] * axes, pads, list(dilation), False, [0] * axes, groups
     )
+    return out
 
 
 def weight_gradient(
@@ -187,11 +189,15 @@ def im2col(x: Tensor, kernel_size: Ints, dilation: Ints, padding: Ints, stride: 
     """``torch.nn.functional.unfold``: ``[batch, C * taps, windows]``."""
     planes = x if x.dim() == 4 else x.unsqueeze(0)
     size = [
-        (planes.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+        (planes.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1
+        for i in range(2)
     ]
     padded = pad_spatial(planes, padding, padding)
     area = math.prod(size)
-    rows = [reshape(window(padded, tap, size, stride, dilation), [-1, x.shape[-3], 1, area]) for tap in taps(kernel_size)]
+    rows = [
+        reshape(window(padded, tap, size, stride, dilation), [-1, x.shape[-3], 1, area])
+        for tap in taps(kernel_size)
+    ]
     columns = reshape(torch.cat(rows, 2), [-1, x.shape[-3] * len(rows), area])
     return columns if x.dim() == 4 else columns.squeeze(0)
 
@@ -203,7 +209,8 @@ def col2im(
     positions = taps(kernel_size)
     batched = columns if columns.dim() == 3 else columns.unsqueeze(0)
     size = [
-        (output_size[i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+        (output_size[i] + 2 * padding[i] - dilation[i] * (kernel_size[i] - 1) - 1) // stride[i] + 1
+        for i in range(2)
     ]
     split = reshape(batched, [-1, batched.shape[1] // len(positions), len(positions), *size])
     parts = {tap: aten.select.int(split, 2, i) for i, tap in enumerate(positions)}

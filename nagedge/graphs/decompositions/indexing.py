@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nagedge.graphs.decompositions.tensors import constant, reshape
+from nagedge.graphs.decompositions.tensors import constant, is_static, reshape
 from nagedge.graphs.decompositions.windows import add_along
 
 aten = torch.ops.aten
@@ -44,14 +44,16 @@ END = 2**62
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """``aten.stack``: a new axis of size one each, then one concatenation."""
     place = dim if dim >= 0 else dim + tensors[0].dim() + 1
-    return aten.cat.default([aten.unsqueeze.default(x, place) for x in tensors], place)
+    joined: Tensor = aten.cat.default([aten.unsqueeze.default(x, place) for x in tensors], place)
+    return joined
 
 
 def _onehot(indices: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """``[*indices.shape, classes]`` of zeros and ones; negative indices count from the end."""
     indices = aten.unsqueeze.default(indices, -1)
     wrapped = aten.where.self(aten.lt.Scalar(indices, 0), indices + classes, indices)
-    return aten.eq.Tensor(wrapped, constant(range(classes), indices, indices.dtype)).to(dtype)
+    onehot: Tensor = aten.eq.Tensor(wrapped, constant(range(classes), indices, indices.dtype)).to(dtype)
+    return onehot
 
 
 def embedding_dense_backward(
@@ -81,20 +83,22 @@ def _bounds(size: int, start: int | None, end: int | None) -> tuple[int, int]:
         if v is None or v >= END:
             return default
         v = v + size if v < 0 else v
-        return min(max(v, 0), size) if isinstance(size, int) else v
+        return min(max(v, 0), size) if is_static(size) else v
 
     low = place(start, 0)
-    return low, max(place(end, size), low) if isinstance(size, int) else place(end, size)
+    return low, max(place(end, size), low) if is_static(size) else place(end, size)
 
 
-def slice_backward(grad: Tensor, input_sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Tensor:
+def slice_backward(
+    grad: Tensor, input_sizes: Sequence[int], dim: int, start: int, end: int, step: int
+) -> Tensor:
     """Put the gradient of a slice back among zeros."""
     dim = dim % len(input_sizes)
     size = input_sizes[dim]
     low, _ = _bounds(size, start, end)
     if step == 1:
         pads = [0, 0] * (grad.dim() - 1 - dim) + [low, size - low - grad.shape[dim]]
-        whole = all(isinstance(p, int) and p == 0 for p in pads)
+        whole = all(is_static(p) and p == 0 for p in pads)
         return grad if whole else aten.constant_pad_nd.default(grad, pads, 0.0)
     return add_along([(low, grad)], dim, size, step)
 
@@ -123,7 +127,8 @@ def slice_scatter(
     placed = add_along([(low, src.to(x.dtype))], dim, size, step)
     inside = [low <= i < high and (i - low) % step == 0 for i in range(size)]
     flags = reshape(constant(inside, x, torch.bool), [size, *[1] * (x.dim() - 1 - dim)])
-    return aten.where.self(flags, placed, x)
+    out: Tensor = aten.where.self(flags, placed, x)
+    return out
 
 
 def select_scatter(x: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
@@ -145,7 +150,7 @@ def _indexed_axes(x: Tensor, indices: Sequence[Tensor | None]) -> tuple[int, int
     if not places or places != list(range(places[0], places[-1] + 1)):
         return None
     sizes = [x.shape[i] for i in places]
-    if any(t.dtype == torch.bool for t in tensors) or not all(isinstance(s, int) for s in sizes):
+    if any(t.dtype == torch.bool for t in tensors) or not all(is_static(s) for s in sizes):
         return None
     flat = None
     for tensor, size in zip(tensors, sizes, strict=True):
@@ -176,7 +181,7 @@ def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accum
         return NotImplemented
     first, count, flat = found
     lead, tail = list(x.shape[:first]), list(x.shape[first + count :])
-    if not all(isinstance(s, int) for s in [*lead[1:], *tail, *flat.shape]):
+    if not all(is_static(s) for s in [*lead[1:], *tail, *flat.shape]):
         return NotImplemented
     cells, picked = math.prod(x.shape[first : first + count]), math.prod(flat.shape)
     onehot = _onehot(reshape(flat, [-1]), cells, x.dtype)
@@ -198,11 +203,11 @@ def index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accum
 def gather(x: Tensor, dim: int, indices: Tensor, sparse_grad: bool = False) -> Any:
     """``out[.., j, ..] = x[.., indices[.., j, ..], ..]`` as a sum over a one-hot axis."""
     dim = dim % x.dim() if x.dim() else 0
-    if x.dim() == 0 or not isinstance(x.shape[dim], int):
+    if x.dim() == 0 or not is_static(x.shape[dim]):
         return NotImplemented
     for axis in range(x.dim()):
         n = indices.shape[axis]
-        if axis != dim and isinstance(n, int) and n != x.shape[axis]:
+        if axis != dim and is_static(n) and n != x.shape[axis]:
             x = aten.slice.Tensor(x, axis, 0, n)
     onehot = _onehot(indices, x.shape[dim], x.dtype)
     moved = aten.unsqueeze.default(torch.movedim(x, dim, -1), dim)
@@ -217,10 +222,10 @@ def scatter_add(x: Tensor, dim: int, indices: Tensor, src: Tensor) -> Any:
 
 def _scattered(x: Tensor, dim: int, indices: Tensor, src: Tensor) -> Any:
     dim = dim % x.dim()
-    if not isinstance(x.shape[dim], int):
+    if not is_static(x.shape[dim]):
         return NotImplemented
     if any(
-        isinstance(n, int) and n != m
+        is_static(n) and n != m
         for axis, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True))
         if axis != dim
     ):
@@ -273,7 +278,8 @@ def trilinear(
     """``aten._trilinear`` (bilinear layers): a product of three broadcast tensors, summed."""
     factors = []
     for x, axes in ((a, expand_a), (b, expand_b), (c, expand_c)):
+        factor = x
         for axis in axes:
-            x = aten.unsqueeze.default(x, axis)
-        factors.append(x)
+            factor = aten.unsqueeze.default(factor, axis)
+        factors.append(factor)
     return (factors[0] * factors[1] * factors[2]).sum(list(sumdim))

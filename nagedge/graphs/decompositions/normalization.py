@@ -19,8 +19,8 @@ aten = torch.ops.aten
 __all__ = [
     "batch_norm",
     "batch_norm_backward",
-    "batch_norm_no_training",
     "batch_norm_no_statistics",
+    "batch_norm_no_training",
     "batch_norm_with_statistics",
     "group_norm",
     "group_norm_backward",
@@ -163,10 +163,12 @@ def batch_norm_backward(
     """Gradients of the input, the weight and the bias, in training and with running statistics."""
     over = _others(x)
     if train:
-        assert save_mean is not None and save_invstd is not None
+        assert save_mean is not None
+        assert save_invstd is not None
         mean, invstd = save_mean, save_invstd
     else:
-        assert running_mean is not None and running_var is not None
+        assert running_mean is not None
+        assert running_var is not None
         mean, invstd = running_mean, (running_var + eps).rsqrt()
     scale = invstd if weight is None else invstd * weight
     grad_x = grad_w = grad_b = None
@@ -192,7 +194,14 @@ def _group_shape(x: Tensor, channels: int, groups: int) -> list[int]:
 
 
 def group_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, area: int, groups: int, eps: float
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    n: int,
+    channels: int,
+    area: int,
+    groups: int,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``aten.native_group_norm``: output, mean ``[batch, groups]`` and inverse standard deviation."""
     per_group = reshape(x, _group_shape(x, channels, groups))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nagedge.graphs.decompositions.tensors import reshape
+from nagedge.graphs.decompositions.tensors import is_static, reshape
 
 aten = torch.ops.aten
 
@@ -29,7 +29,8 @@ def cut(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
     """``x[start:stop]`` along one axis; the whole of it costs nothing."""
     if start == 0 and stop == x.shape[axis]:
         return x
-    return aten.slice.Tensor(x, axis, start, stop)
+    part: Tensor = aten.slice.Tensor(x, axis, start, stop)
+    return part
 
 
 def _axes(x: Tensor, pads: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -47,7 +48,8 @@ def _pad(pad_axis: Callable[[Tensor, int, int, int], Tensor], x: Tensor, pads: S
 def _shifted(part: Tensor, axis: int, start: int, length: int) -> Tensor:
     """``part`` placed at ``start`` of an axis of ``length`` zeros."""
     pads = [0, 0] * (part.dim() - 1 - axis) + [start, length - start - part.shape[axis]]
-    return aten.constant_pad_nd.default(part, pads, 0.0)
+    placed: Tensor = aten.constant_pad_nd.default(part, pads, 0.0)
+    return placed
 
 
 def _reflect_axis(x: Tensor, axis: int, before: int, after: int) -> Tensor:
@@ -127,10 +129,10 @@ def roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
         return reshape(roll(reshape(x, [-1]), shifts, [0]), [-1, *shape[1:]] if shape else [])
     for shift, dim in zip(shifts, dims, strict=True):
         n = x.shape[dim]
-        shift = shift % n if isinstance(n, int) else shift
-        if shift != 0:
+        rest = shift % n if is_static(n) else shift
+        if rest != 0:
             whole = 2**62
-            x = torch.cat([aten.slice.Tensor(x, dim, -shift, whole), aten.slice.Tensor(x, dim, 0, -shift)], dim)
+            x = torch.cat([aten.slice.Tensor(x, dim, -rest, whole), aten.slice.Tensor(x, dim, 0, -rest)], dim)
     return x
 
 
@@ -139,16 +141,16 @@ def repeat(x: Tensor, repeats: Sequence[int]) -> Tensor:
     for _ in range(len(repeats) - x.dim()):
         x = aten.unsqueeze.default(x, 0)
     for axis, times in enumerate(repeats):
-        if isinstance(times, int) and times == 1:
+        if is_static(times) and times == 1:
             continue
         shape = list(x.shape)
-        if shape[axis] == 1 and isinstance(shape[axis], int):
+        if is_static(shape[axis]) and shape[axis] == 1:
             x = aten.expand.default(x, [*[-1] * axis, times, *[-1] * (x.dim() - axis - 1)])
             continue
         tiled = aten.unsqueeze.default(x, axis)
         tiled = aten.expand.default(tiled, [*[-1] * axis, times, *[-1] * (x.dim() - axis)])
         shape[axis] = shape[axis] * times
-        if sum(not isinstance(s, int) for s in shape) == 1:
-            shape = [s if isinstance(s, int) else -1 for s in shape]
+        if sum(not is_static(s) for s in shape) == 1:
+            shape = [s if is_static(s) else -1 for s in shape]
         x = reshape(tiled, shape)
     return x

@@ -102,12 +102,17 @@ def avg_pool3d(
     if divisor_override is not None or count_include_pad:
         return total * (1.0 / (divisor_override or math.prod(kernel)))
     counts = [
-        _window_counts(x.shape[2 + i], size[i], kernel[i], strides[i], pads[i], include=False) for i in range(3)
+        _window_counts(x.shape[2 + i], size[i], kernel[i], strides[i], pads[i], include=False)
+        for i in range(3)
     ]
-    return total * constant([[[1.0 / (a * b * c) for c in counts[2]] for b in counts[1]] for a in counts[0]], x)
+    return total * constant(
+        [[[1.0 / (a * b * c) for c in counts[2]] for b in counts[1]] for a in counts[0]], x
+    )
 
 
-def _window_counts(size: int, outputs: int, kernel: int, stride: int, padding: int, include: bool) -> list[int]:
+def _window_counts(
+    size: int, outputs: int, kernel: int, stride: int, padding: int, include: bool
+) -> list[int]:
     """How many cells each output position of one axis averages over."""
     counts = []
     for o in range(outputs):
@@ -162,7 +167,7 @@ def _spread_axis(x: Tensor, axis: int, size: int, kernel: int, stride: int, padd
     else:
         reach = (outputs - 1) * stride + kernel
         shape, steps = ([reach, x.shape[3]], [stride, 1]) if behind else ([x.shape[2], reach], [1, stride])
-        parts = {((i, 0) if behind else (0, i)): x for i in range(kernel)}
+        parts: dict[tuple[int, ...], Tensor] = {((i, 0) if behind else (0, i)): x for i in range(kernel)}
         out = add_windows(parts, shape, steps, [1, 1])
     crop = [-padding, 0] if behind else [0, -padding]
     rest = size + padding - reach
@@ -185,9 +190,10 @@ def adaptive_avg_pool2d(x: Tensor, output_size: Ints) -> Tensor:
     outputs = per_axis(output_size, 2)
     size = list(x.shape[-2:])
     if outputs == [1, 1]:
-        return aten.mean.dim(x, [-2, -1], True)
+        return x.mean([-2, -1], keepdim=True)
     if all(n % o == 0 for n, o in zip(size, outputs, strict=True)):
-        return aten.avg_pool2d.default(x, [n // o for n, o in zip(size, outputs, strict=True)])
+        pooled: Tensor = aten.avg_pool2d.default(x, [n // o for n, o in zip(size, outputs, strict=True)])
+        return pooled
     matrices = [_adaptive_matrix(n, o) for n, o in zip(size, outputs, strict=True)]
     return resize_axes(x, matrices)
 
@@ -226,7 +232,9 @@ def adaptive_max_pool2d(x: Tensor, output_size: Ints) -> tuple[Tensor, Tensor]:
     for cell, (top, _), (left, right) in cells:
         wide = right - left
         flat = aten.argmax.default(reshape(cell, [*lead, cell.shape[-2] * wide]), -1)
-        rows = sum(aten.ge.Scalar(flat, edge).to(torch.int64) for edge in range(wide, cell.shape[-2] * wide, wide))
+        rows = sum(
+            aten.ge.Scalar(flat, edge).to(torch.int64) for edge in range(wide, cell.shape[-2] * wide, wide)
+        )
         places.append(flat + rows * (size[1] - wide) + (top * size[1] + left))
     indices = torch.stack(places, -1)
     shape = [*lead, *outputs]
@@ -249,9 +257,7 @@ def adaptive_max_pool2d_backward(grad: Tensor, x: Tensor, indices: Tensor) -> Te
         part = aten.slice.Tensor(flat_grads, -1, number, number + 1)
         won = aten.where.self(chosen, part, torch.zeros_like(flat))
         won = reshape(won, [-1, *cell.shape[1:]])
-        placed = pad_spatial(
-            won, [rows[0], columns[0]], [size[0] - rows[1], size[1] - columns[1]]
-        )
+        placed = pad_spatial(won, [rows[0], columns[0]], [size[0] - rows[1], size[1] - columns[1]])
         total = placed if total is None else total + placed
     assert total is not None
     return total

@@ -48,7 +48,9 @@ def resize_axes(x: Tensor, matrices: Sequence[Matrix | None]) -> Tensor:
     return x
 
 
-def _matrix(operator: OpOverload, axes: int, inputs: int, outputs: int, options: Sequence[Any], x: Tensor) -> Matrix:
+def _matrix(
+    operator: OpOverload, axes: int, inputs: int, outputs: int, options: Sequence[Any], x: Tensor
+) -> Matrix:
     """``[outputs, inputs]`` matrix of one axis: the operator on the identity.
 
     The other axes have size 2 and stay as they are: torch's antialiasing kernels are wrong for size 1.
@@ -77,7 +79,9 @@ def _matrices(
     return matrices
 
 
-def _whole_factor(sizes: Sequence[int], outputs: Sequence[int], scales: Sequence[float | None]) -> list[int] | None:
+def _whole_factor(
+    sizes: Sequence[int], outputs: Sequence[int], scales: Sequence[float | None]
+) -> list[int] | None:
     """Whole factors by which a nearest upsampling repeats each cell, if it is one."""
     factors = []
     for size, output, scale in zip(sizes, outputs, scales, strict=True):
@@ -152,8 +156,8 @@ def whole_interpolations() -> Iterator[None]:
     this context it leaves them alone, so that the rules of :data:`INTERPOLATIONS` apply.
     """
     forward = [operator for operator in INTERPOLATIONS if "vec" in operator.overloadpacket.overloads()]
-    replaced = {operator: None for operator in forward}
-    replaced |= {operator.overloadpacket.vec: _by_size(operator) for operator in forward}
+    replaced: dict[OpOverload, Rule | None] = dict.fromkeys(forward)
+    replaced.update({operator.overloadpacket.vec: _by_size(operator) for operator in forward})
     saved = {operator: dict(operator.py_kernels) for operator in replaced}
     try:
         for operator, kernel in replaced.items():

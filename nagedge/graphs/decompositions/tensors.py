@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 aten = torch.ops.aten
 
-__all__ = ["constant", "reshape"]
+__all__ = ["constant", "is_static", "reshape"]
 
 
 def reshape(x: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -20,12 +20,18 @@ def reshape(x: Tensor, sizes: Sequence[int]) -> Tensor:
     ``Tensor.reshape`` works a -1 out during tracing, which pins a symbolic batch to its example value where the
     data has to be copied.
     """
-    if not x.is_contiguous():
-        return aten._unsafe_view.default(aten.clone.default(x, memory_format=torch.contiguous_format), list(sizes))
-    return aten.view.default(x, list(sizes))
+    copied = not x.is_contiguous()
+    flat = aten.clone.default(x, memory_format=torch.contiguous_format) if copied else x
+    out: Tensor = (aten._unsafe_view if copied else aten.view).default(flat, list(sizes))
+    return out
+
+
+def is_static(size: object) -> bool:
+    """Whether a size is a plain int and not an expression in the batch size."""
+    return isinstance(size, int)
 
 
 def constant(values: Sequence[Any], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A constant of the graph with ``like``'s dtype (or ``dtype``): made outside the tracing, so it is one attribute."""
+    """A constant with ``like``'s dtype (or ``dtype``), made outside the tracing, so that it is one attribute."""
     with _disable_current_modes():
         return torch.tensor(values, dtype=dtype or like.dtype)

@@ -17,7 +17,16 @@ from nagedge.graphs.decompositions.tensors import reshape
 
 aten = torch.ops.aten
 
-__all__ = ["add_along", "add_windows", "interleave", "pad_spatial", "per_axis", "repeat_cells", "taps", "window"]
+__all__ = [
+    "add_along",
+    "add_windows",
+    "interleave",
+    "pad_spatial",
+    "per_axis",
+    "repeat_cells",
+    "taps",
+    "window",
+]
 
 
 def per_axis(values: Sequence[int], axes: int, default: int | None = None) -> list[int]:
@@ -99,7 +108,10 @@ def add_along(parts: Sequence[tuple[int, Tensor]], axis: int, length: int, strid
 
 
 def add_windows(
-    parts: Mapping[tuple[int, ...], Tensor], length: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    parts: Mapping[tuple[int, ...], Tensor],
+    length: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
 ) -> Tensor:
     """Adjoint of :func:`window`, summed over taps: the gradient of the padded input.
 
