@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from harness import check, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
+
+from nagedge.graphs.decompositions import whole_interpolations
 
 MODES: dict[str, dict[str, Any]] = {
     "nearest": {"mode": "nearest"},
@@ -61,3 +64,12 @@ def test_pad(mode: str) -> None:
 
 def test_crop_by_negative_padding() -> None:
     check(lambda x: functional.pad(x, (-1, 2, 1, -2)), normal(2, 5, 6))
+
+
+def test_torch_gets_its_own_interpolation_back() -> None:
+    operators = [torch.ops.aten.upsample_bilinear2d.vec, torch.ops.aten.upsample_nearest2d.default]
+    before = [dict(operator.py_kernels) for operator in operators]
+    with whole_interpolations():
+        assert [dict(operator.py_kernels) for operator in operators] != before
+    assert all(before)
+    assert [dict(operator.py_kernels) for operator in operators] == before

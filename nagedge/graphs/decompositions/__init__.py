@@ -130,9 +130,7 @@ PORTABLE: Mapping[OpOverload, Rule] = {
 """Our rules above torch's core decompositions, for every backend."""
 
 ONNX: Mapping[OpOverload, Rule] = {
-    aten.convolution_backward.default: convolution.convolution_backward(
-        convolution.input_gradient_by_transposed_convolution
-    ),
+    aten.convolution_backward.default: convolution.convolution_backward(convolution.input_gradient_for_onnx),
 }
 """Overrides for ONNX Runtime."""
 
