@@ -260,12 +260,12 @@ kind = "regression"
 weight = 0.5
 
 [optimizer]                 # SGD with Nesterov momentum
-lr = 0.1
+lr = 0.05
 momentum = 0.9
 weight_decay = 5e-4         # not of norms and biases
 clip_norm = 5.0             # largest norm of the gradient
 
 [schedule]                  # linear warm-up, then a cosine to zero
-epochs = 10
+epochs = 15
 warmup = 0.5                # epochs
 """
