@@ -42,6 +42,8 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "torch.sym_min": torch.sym_min,
 }
 _FUNCTION_NAMES = {function: name for name, function in _FUNCTIONS.items()}
+# Whether a tensor can be viewed depends on its strides, which the document does not keep.
+_VIEWS = frozenset({torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default})
 _MEANINGLESS = frozenset({"device", "pin_memory", "layout", "memory_format"})
 
 
@@ -90,13 +92,15 @@ def forward_from_json(text: str, *, where: str) -> ForwardGraph:
             )
         graph = fx.Graph()
         known: dict[str, fx.Node] = {}
-        for name in document["placeholders"]:
-            known[name] = graph.placeholder(name)
+        arguments_in_order = [*document["state"], *document["inputs"]]
+        for i, (name, _) in enumerate(zip(document["placeholders"], arguments_in_order, strict=True)):
+            known[name] = graph.placeholder(f"argument_{i}")  # a name of ours: fx writes it into Python source
         for name, target, arguments, keywords in document["nodes"]:
+            function = _function(target, where)
             node = graph.call_function(
-                _function(target, where),
+                function,
                 tuple(_decode(value, known) for value in arguments),
-                {key: _decode(value, known) for key, value in keywords.items()},
+                {key: _decode(value, known) for key, value in _keywords(function, keywords, where).items()},
             )
             known[name] = node
         graph.output([_decode(value, known) for value in document["results"]])
@@ -111,7 +115,7 @@ def forward_from_json(text: str, *, where: str) -> ForwardGraph:
         )
     except BundleError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SyntaxError) as error:
         raise BundleError(
             f"{where} is damaged ({type(error).__name__}: {error}). Export again, or take the bundle from a backup."
         ) from None
@@ -129,14 +133,26 @@ def _function(name: str, where: str) -> Callable[..., Any]:
             f"{where} calls {name!r}, which is not an operator that a forward graph may use. The file was not "
             "written by this program; do not use it."
         )
-    return function
+    return torch.ops.aten.reshape.default if function in _VIEWS else function
+
+
+def _keywords(function: Callable[..., Any], keywords: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Return ``keywords`` if the operator has arguments of these names, which fx writes into Python source."""
+    known = {a.name for a in function._schema.arguments} if isinstance(function, torch._ops.OpOverload) else set()
+    for name in keywords:
+        if name not in known:
+            raise BundleError(
+                f"{where} calls {function} with an argument {name!r}, which it does not have. The file was not written "
+                "by this program; do not use it."
+            )
+    return keywords
 
 
 def _is_harmless(function: torch._ops.OpOverload) -> bool:
     """Whether the operator only computes on its arguments: functional, and one that graphs are made of."""
     if function._schema.is_mutable:
         return False
-    known = torch.Tag.core in function.tags or function in _decomposed()
+    known = torch.Tag.core in function.tags or function in _decomposed() or function is torch.ops.aten.reshape.default
     return known or function.overloadpacket.__name__ in PORTABLE_OPS
 
 
