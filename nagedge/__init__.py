@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from pathlib import Path
 
     from nagedge.bundle import Bundle
     from nagedge.errors import NagEdgeError
@@ -58,7 +58,7 @@ _HOMES = {
 """The module that defines each lazy public name."""
 
 
-def load(path: str | PathLike[str]) -> Bundle:
+def load(path: str | Path) -> Bundle:
     """Return the bundle at ``path``, its files checked against the manifest.
 
     Args:
