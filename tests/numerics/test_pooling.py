@@ -98,3 +98,9 @@ def test_any_average_pooling(w: dict[str, Any]) -> None:
 def test_any_adaptive_pooling(sizes: list[int], largest: bool) -> None:
     layer = (nn.AdaptiveMaxPool2d if largest else nn.AdaptiveAvgPool2d)(sizes[2:])
     check(layer, normal(2, *sizes[:2]), batches=(2, 1))
+
+
+def test_global_pooling_of_channels_last_maps() -> None:
+    check(
+        lambda x: functional.adaptive_avg_pool2d((x * 2).permute(0, 3, 1, 2), 1).flatten(1), normal(4, 4, 3)
+    )

@@ -16,7 +16,15 @@ import torch
 from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._ops import OpOverload
 
-from nagedge.graphs.decompositions import activations, convolution, indexing, normalization, padding, pooling
+from nagedge.graphs.decompositions import (
+    activations,
+    convolution,
+    indexing,
+    normalization,
+    padding,
+    pooling,
+    tensors,
+)
 from nagedge.graphs.decompositions.resize import INTERPOLATIONS, whole_interpolations
 
 __all__ = ["FORWARD", "ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table", "whole_interpolations"]
@@ -27,6 +35,7 @@ aten = torch.ops.aten
 
 FORWARD: Mapping[OpOverload, Rule] = {
     aten.copy.default: indexing.copy,
+    aten.as_strided.default: tensors.as_strided,
     aten.rrelu_with_noise.default: activations.rrelu_in_evaluation,
     aten.rrelu_with_noise_functional.default: activations.rrelu_functional_in_evaluation,
     aten.var.correction: normalization.var,
@@ -138,8 +147,8 @@ _NAMES = """
 abs add addmm alias amax amin arange argmax avg_pool2d bmm cat ceil clamp clone constant_pad_nd convolution cos cumsum
 detach div embedding eq erf exp expand flip floor floordiv full full_like ge getitem gt index_select le log log1p
 logical_and logical_not logical_or lt max_pool2d_with_indices maximum mean minimum mm mul ne neg permute pow reciprocal
-relu round rsqrt select sigmoid sign sin slice split split_with_sizes sqrt squeeze sub sum sym_size tanh transpose
-unsqueeze view where zeros_like _log_softmax _softmax _to_copy _unsafe_view
+relu reshape round rsqrt select sigmoid sign sin slice split split_with_sizes sqrt squeeze sub sum sym_size tanh
+transpose unsqueeze view where zeros_like _log_softmax _softmax _to_copy _unsafe_view
 """
 
 PORTABLE_OPS: frozenset[str] = frozenset(_NAMES.split())

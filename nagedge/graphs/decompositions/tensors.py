@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 aten = torch.ops.aten
 
-__all__ = ["constant", "is_static", "reshape"]
+__all__ = ["as_strided", "constant", "is_static", "reshape"]
 
 
 def reshape(x: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -35,3 +35,13 @@ def constant(values: Sequence[Any], like: Tensor, dtype: torch.dtype | None = No
     """A constant with ``like``'s dtype (or ``dtype``), made outside the tracing, so that it is one attribute."""
     with _disable_current_modes():
         return torch.tensor(values, dtype=dtype or like.dtype)
+
+
+def as_strided(
+    x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> Any:
+    """An identity where only the memory layout is restated, as torch does for channels-last global pooling."""
+    same = x.dim() == len(size) and x.shape == torch.Size(size) and storage_offset in (None, 0)
+    if not same or any(n != 1 and a != b for n, a, b in zip(size, x.stride(), stride, strict=True)):
+        return NotImplemented
+    return aten.alias.default(x)
