@@ -16,6 +16,7 @@ aten = torch.ops.aten
 # detach is an identity only in a graph that no gradient is taken through any more; see `clean`.
 _IDENTITIES = frozenset({aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default})
 _STEP_IDENTITIES = _IDENTITIES | {aten.detach.default, aten.clone.default, aten.detach_copy.default}
+_VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 
 
 def operator_name(node: fx.Node) -> str:
@@ -38,6 +39,9 @@ def clean(module: fx.GraphModule, *, differentiated: bool = False) -> None:
         if node.op == "call_function" and node.target in identities:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+        elif node.target in _VIEWS:
+            # The strides a view was traced with need not be those it meets when the graph runs.
+            node.target = aten.reshape.default
     if differentiated:
         _share_repeated(graph)
     graph.eliminate_dead_code()

@@ -236,11 +236,12 @@ def trace_forward(
 
 @contextmanager
 def _without_fast_paths() -> Iterator[None]:
-    """Turn off torch's fused inference kernels of attention blocks: they have no gradient and no lowering."""
+    """Turn off torch's fused kernels of attention blocks and LSTMs: they have no lowering."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
 

@@ -133,7 +133,8 @@ def trace_train_step(
     arguments = [_example(spec) for spec in specs] + [state[name] for name in frozen]
     dynamic = [BATCH in spec.shape for spec in specs] + [False] * len(frozen)
     module, symbolic = trace(
-        step, arguments, dynamic, batch=forward.batch, decompositions=decomposition_table(overrides or ())
+        step, arguments, dynamic, batch=forward.batch, decompositions=decomposition_table(overrides or ()),
+        functionalize=True,
     )
     if forward.batch is None and not symbolic:
         raise FixedBatchError("the training step fixes its batch size")
