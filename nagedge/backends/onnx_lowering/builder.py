@@ -126,8 +126,10 @@ class GraphBuilder:
                 self._symbols.setdefault(size.node.expr, (name, axis))
 
     def size(self, argument: Any) -> int | sympy.Expr:
-        """Return an fx size argument as an int, or as an expression in the batch size."""
+        """Return a size (an int, an fx node, a SymInt or an expression) as an int, or as an expression in the batch size."""
         value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
+        if isinstance(value, sympy.Expr):
+            return int(value) if value.is_number else value
         if isinstance(value, torch.SymInt):
             expression = value.node.expr
             return int(expression) if expression.is_number else expression
@@ -135,7 +137,7 @@ class GraphBuilder:
 
     def shape(self, sizes: Sequence[Any]) -> str:
         """Return the name of an int64 vector holding ``sizes`` (ints, fx nodes, SymInts or expressions)."""
-        resolved = [s if isinstance(s, sympy.Expr) else self.size(s) for s in sizes]
+        resolved = [self.size(s) for s in sizes]
         if all(isinstance(s, int) for s in resolved):
             return self.ints([int(s) for s in resolved])
         parts: list[str] = []

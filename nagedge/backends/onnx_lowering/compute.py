@@ -99,11 +99,28 @@ def _pool_geometry(node: fx.Node, *, has_dilation: bool) -> dict[str, Any]:
 
 def _max_pool(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
     geometry = _pool_geometry(node, has_dilation=True)
-    used = any(user.args[1] == 1 for user in node.users)  # the indices, int64 in both
-    x = builder.tensor(node.args[0])
+    used = any(user.args[1] == 1 for user in node.users)
+    x, restore = _with_channels(builder, node, geometry)
     if not used:
-        return builder.add("MaxPool", [x], **geometry), ""
-    return builder.add_many("MaxPool", [x], 2, **geometry)
+        return restore(builder.add("MaxPool", [x], **geometry)), ""
+    maxima, indices = builder.add_many("MaxPool", [x], 2, **geometry)
+    # ONNX counts from the start of the tensor, torch from the start of each image
+    area = int(np.prod([int(s) for s in _fake(node.args[0]).shape[-len(geometry["kernel_shape"]) :]]))
+    return restore(maxima), restore(builder.add("Mod", [indices, builder.scalar(area, torch.int64)]))
+
+
+def _with_channels(
+    builder: GraphBuilder, node: fx.Node, geometry: dict[str, Any]
+) -> tuple[str, Callable[[str], str]]:
+    """Return a pool's input as ``[batch, channels, *spatial]``, and what undoes that on a result.
+
+    torch pools ``[channels, *spatial]`` too.
+    """
+    x = builder.tensor(node.args[0])
+    if _fake(node.args[0]).dim() > len(geometry["kernel_shape"]) + 1:
+        return x, lambda result: result
+    axis = builder.ints([0])
+    return builder.add("Unsqueeze", [x, axis]), lambda result: builder.add("Squeeze", [result, axis])
 
 
 def _avg_pool(builder: GraphBuilder, node: fx.Node) -> str:
@@ -113,22 +130,22 @@ def _avg_pool(builder: GraphBuilder, node: fx.Node) -> str:
     divisor = _argument(node, 6, "divisor_override", None)
     ceil = bool(_argument(node, 4, "ceil_mode", False))
     kernel = geometry["kernel_shape"]
-    x = builder.tensor(node.args[0])
+    x, restore = _with_channels(builder, node, geometry)
     if divisor is None and (not ceil or not any(geometry["pads"]) or not include_pad):
-        return builder.add("AveragePool", [x], count_include_pad=int(include_pad), **geometry)
+        return restore(builder.add("AveragePool", [x], count_include_pad=int(include_pad), **geometry))
     # Explicit zero padding, a plain average, then the divisor torch would have used at each position.
     count = len(kernel)
     begin, strides = geometry.pop("pads")[:count], geometry["strides"]
     source = [int(s) for s in _fake(node.args[0]).shape[-count:]]
     result = [int(s) for s in node.meta["val"].shape[-count:]]
     stop = [max((result[i] - 1) * strides[i] + kernel[i] - source[i] - begin[i], 0) for i in range(count)]
-    rank = _fake(node.args[0]).dim()
+    rank = count + 2
     pads = [0] * (rank - count) + begin + [0] * (rank - count) + stop
     padded = builder.add("Pad", [x, builder.ints(pads), builder.scalar(0, dtype)])
     mean = builder.add("AveragePool", [padded], **geometry)
     area = float(np.prod(kernel))
     if divisor is not None:
-        return builder.add("Mul", [mean, builder.scalar(area / float(divisor), dtype)])
+        return restore(builder.add("Mul", [mean, builder.scalar(area / float(divisor), dtype)]))
     # torch counts the declared padding but not the extra part that ceil_mode adds
     factors = np.ones([1] * (rank - count) + result)
     for i in range(count):
@@ -137,7 +154,7 @@ def _avg_pool(builder: GraphBuilder, node: fx.Node) -> str:
         shape = [1] * rank
         shape[rank - count + i] = -1
         factors = factors * (kernel[i] / (stops - starts)).reshape(shape)
-    return builder.add("Mul", [mean, builder.constant(factors, np.float32)])
+    return restore(builder.add("Mul", [mean, builder.constant(factors, np.float32)]))
 
 
 def _reduce(op: str) -> Rule:

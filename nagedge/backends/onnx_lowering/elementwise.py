@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ __all__ = ["RULES", "filled_value"]
 
 Rule = Callable[[GraphBuilder, fx.Node], Any]
 
-_FILLED = {"full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_full"}
+_FILLED = {
+    "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_full", "empty",
+}  # fmt: skip
 _KEEPS_VALUE = {"expand", "view", "reshape", "unsqueeze", "_unsafe_view", "permute", "squeeze", "slice", "clone"}
 
 
@@ -30,25 +32,42 @@ def filled_value(argument: Any) -> Number | None:
     while isinstance(argument, fx.Node) and argument.op == "call_function":
         name = short_name(argument)
         if name in _FILLED:
-            if "zeros" in name:
+            if "zeros" in name or name == "empty":  # a graph has no uninitialised memory
                 return 0
             if "ones" in name:
                 return 1
             value = argument.args[{"full": 1, "full_like": 1, "new_full": 2}.get(name, 0)]
-            return None if isinstance(value, fx.Node) else value  # type: ignore[return-value]
+            if isinstance(value, fx.Node):
+                return None
+            return _as_stored(value, dtype_of(argument))  # type: ignore[arg-type]
         if name not in _KEEPS_VALUE:
             return None
         argument = argument.args[0]
     return argument if isinstance(argument, (int, float, bool)) else None
 
 
-def operands(builder: GraphBuilder, node: fx.Node, arguments: list[Any], dtype: torch.dtype) -> list[str]:
-    """Return the operands' names in ``dtype``; a filled tensor becomes a scalar where broadcasting restores its shape."""
+def _as_stored(value: Number, dtype: torch.dtype) -> Number:
+    """Return the number that a tensor of ``dtype`` filled with ``value`` holds."""
+    if dtype == torch.bool:
+        return bool(value)
+    return value if dtype.is_floating_point else int(value)
+
+
+def operands(
+    builder: GraphBuilder, node: fx.Node, arguments: list[Any], dtype: torch.dtype, beside: Sequence[Any] = ()
+) -> list[str]:
+    """Return the operands' names in ``dtype``; a filled tensor becomes a scalar where broadcasting restores its shape.
+
+    Args:
+        builder, node, dtype: where, for what and as what.
+        arguments: the operands.
+        beside: further operands, of other dtypes, that broadcast with them.
+    """
     result_shape = _shape(node)
     names = []
     for i, argument in enumerate(arguments):
         value = filled_value(argument) if isinstance(argument, fx.Node) else None
-        others = [a for j, a in enumerate(arguments) if j != i]
+        others = [a for j, a in enumerate(arguments) if j != i] + list(beside)
         if value is not None and any(_shape(other) == result_shape for other in others):
             names.append(builder.scalar(value, dtype))
         else:
@@ -81,10 +100,36 @@ def _unary(op: str) -> Rule:
     return rule
 
 
+def _rounding(op: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> str:
+        dtype = dtype_of(node)
+        x = builder.tensor(node.args[0])
+        if not dtype.is_floating_point:
+            return x
+        decimals = int(node.kwargs.get("decimals", 0))  # type: ignore[arg-type]
+        if not decimals:
+            return builder.add(op, [x])
+        power = builder.scalar(10.0 ** abs(decimals), dtype)
+        there, back = ("Mul", "Div") if decimals > 0 else ("Div", "Mul")
+        return builder.add(back, [builder.add(op, [builder.add(there, [x, power])]), power])
+
+    return rule
+
+
+def _relu(builder: GraphBuilder, node: fx.Node) -> str:
+    dtype = dtype_of(node)
+    x = builder.tensor(node.args[0])
+    return builder.add("Relu", [x]) if dtype.is_floating_point else builder.add("Max", [x, builder.scalar(0, dtype)])
+
+
+_OF_FLAGS = {"Add": "Or", "Mul": "And", "Max": "Or", "Min": "And"}
+
+
 def _binary(op: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> str:
         dtype = dtype_of(node)
-        return builder.add(op, operands(builder, node, list(node.args[:2]), dtype))
+        name = _OF_FLAGS[op] if dtype == torch.bool else op
+        return builder.add(name, operands(builder, node, list(node.args[:2]), dtype))
 
     return rule
 
@@ -96,7 +141,7 @@ def _add_like(op: str) -> Rule:
         alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
         if alpha != 1:
             right = builder.add("Mul", [right, builder.tensor(alpha, dtype)])
-        return builder.add(op, [left, right])
+        return builder.add(_OF_FLAGS[op] if dtype == torch.bool else op, [left, right])
 
     return rule
 
@@ -104,6 +149,9 @@ def _add_like(op: str) -> Rule:
 def _rsub(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
     left, right = operands(builder, node, list(node.args[:2]), dtype)
+    alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+    if alpha != 1:
+        left = builder.add("Mul", [left, builder.tensor(alpha, dtype)])
     return builder.add("Sub", [right, left])
 
 
@@ -129,15 +177,30 @@ def _not(builder: GraphBuilder, node: fx.Node) -> str:
     return builder.add("Not", [builder.tensor(node.args[0], torch.bool)])
 
 
+def _bitwise(op: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> str:
+        dtype = dtype_of(node)
+        name = op if dtype == torch.bool else f"Bitwise{op}"
+        return builder.add(name, operands(builder, node, list(node.args[:2]), dtype))
+
+    return rule
+
+
+def _bitwise_not(builder: GraphBuilder, node: fx.Node) -> str:
+    name = "Not" if dtype_of(node) == torch.bool else "BitwiseNot"
+    return builder.add(name, [builder.tensor(node.args[0])])
+
+
 def _div(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
-    names = operands(builder, node, list(node.args[:2]), dtype)
-    quotient = builder.add("Div", names)
+    left, right = operands(builder, node, list(node.args[:2]), dtype)
     mode = node.kwargs.get("rounding_mode")
+    if mode == "floor":  # as torch does it: the quotient of what the remainder leaves, so that 1 // 0.1 is 9
+        exact = builder.add("Div", [builder.add("Sub", [left, _modulo(builder, left, right, dtype)]), right])
+        return builder.add("Round", [exact]) if dtype.is_floating_point else exact
+    quotient = builder.add("Div", [left, right])
     if mode is None or not dtype.is_floating_point:
         return quotient
-    if mode == "floor":
-        return builder.add("Floor", [quotient])
     return builder.add("Mul", [builder.add("Sign", [quotient]), builder.add("Floor", [builder.add("Abs", [quotient])])])
 
 
@@ -164,19 +227,24 @@ def _rsqrt(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _log1p(builder: GraphBuilder, node: fx.Node) -> str:
-    # log1p(x) = 2 atanh(x / (x + 2)): keeps its precision near 0, unlike log(1 + x); x > -1
+    # Near 0, log1p(x) = 2 atanh(x / (x + 2)) keeps the precision that log(1 + x) loses. Far from 0 the ratio rounds to
+    # 1, while log(1 + x) is exact enough.
     dtype = dtype_of(node)
     x = builder.tensor(node.args[0], dtype)
     ratio = builder.add("Div", [x, builder.add("Add", [x, builder.scalar(2, dtype)])])
-    return builder.add("Mul", [builder.add("Atanh", [ratio]), builder.scalar(2, dtype)])
+    near = builder.add("Mul", [builder.add("Atanh", [ratio]), builder.scalar(2, dtype)])
+    far = builder.add("Log", [builder.add("Add", [x, builder.scalar(1, dtype)])])
+    is_far = builder.add("Greater", [x, builder.scalar(1, dtype)])
+    return builder.add("Where", [is_far, far, near])
 
 
 def _expm1(builder: GraphBuilder, node: fx.Node) -> str:
-    # expm1(x) = 2 sinh(x / 2) exp(x / 2): keeps its precision near 0, unlike exp(x) - 1
+    # expm1(x) = tanh(x / 2) (exp(x) + 1): keeps its precision near 0, unlike exp(x) - 1, and -1 far below it
     dtype = dtype_of(node)
-    half = builder.add("Mul", [builder.tensor(node.args[0], dtype), builder.scalar(0.5, dtype)])
-    product = builder.add("Mul", [builder.add("Sinh", [half]), builder.add("Exp", [half])])
-    return builder.add("Mul", [product, builder.scalar(2, dtype)])
+    x = builder.tensor(node.args[0], dtype)
+    half = builder.add("Mul", [x, builder.scalar(0.5, dtype)])
+    factor = builder.add("Add", [builder.add("Exp", [x]), builder.scalar(1, dtype)])
+    return builder.add("Mul", [builder.add("Tanh", [half]), factor])
 
 
 def _clamp(builder: GraphBuilder, node: fx.Node) -> str:
@@ -185,7 +253,7 @@ def _clamp(builder: GraphBuilder, node: fx.Node) -> str:
     low = node.kwargs.get("min", node.args[1] if len(node.args) > 1 else None)
     high = node.kwargs.get("max", node.args[2] if len(node.args) > 2 else None)
     if not any(isinstance(bound, fx.Node) for bound in (low, high)):
-        names = ["" if bound is None else builder.scalar(bound, dtype) for bound in (low, high)]
+        names = ["" if bound is None else builder.scalar(bound, dtype) for bound in (low, high)]  # type: ignore[arg-type]
         return builder.add("Clip", [result, *names])
     if low is not None:
         result = builder.add("Max", [result, builder.tensor(low, dtype)])
@@ -205,8 +273,8 @@ def _clamp_one_side(op: str) -> Rule:
 def _where(builder: GraphBuilder, node: fx.Node) -> str:
     condition, left, right = node.args
     dtype = dtype_of(node)
-    names = operands(builder, node, [condition, left, right], dtype)
-    return builder.add("Where", [builder.tensor(condition, torch.bool), *names[1:]])
+    names = operands(builder, node, [left, right], dtype, beside=[condition])
+    return builder.add("Where", [builder.tensor(condition, torch.bool), *names])
 
 
 def _masked_fill(builder: GraphBuilder, node: fx.Node) -> str:
@@ -285,16 +353,23 @@ def _softplus(builder: GraphBuilder, node: fx.Node) -> str:
     return builder.add("Where", [linear, x, soft])
 
 
-def _remainder(fmod: int) -> Rule:
-    def rule(builder: GraphBuilder, node: fx.Node) -> str:
-        dtype = dtype_of(node)
-        left, right = operands(builder, node, list(node.args[:2]), dtype)
-        if fmod or not dtype.is_floating_point:
-            return builder.add("Mod", [left, right], fmod=int(dtype.is_floating_point))
-        floor = builder.add("Floor", [builder.add("Div", [left, right])])
-        return builder.add("Sub", [left, builder.add("Mul", [floor, right])])
+def _modulo(builder: GraphBuilder, left: str, right: str, dtype: torch.dtype) -> str:
+    """Return the remainder with the sign of the divisor, exactly as torch and Python have it."""
+    if not dtype.is_floating_point:
+        return builder.add("Mod", [left, right])
+    rest = builder.add("Mod", [left, right], fmod=1)  # with the sign of the dividend
+    opposite = builder.add("Less", [builder.add("Mul", [builder.add("Sign", [rest]), right]), builder.scalar(0, dtype)])
+    return builder.add("Where", [opposite, builder.add("Add", [rest, right]), rest])
 
-    return rule
+
+def _remainder(builder: GraphBuilder, node: fx.Node) -> str:
+    dtype = dtype_of(node)
+    left, right = operands(builder, node, list(node.args[:2]), dtype)
+    return _modulo(builder, left, right, dtype)
+
+
+def _fmod(builder: GraphBuilder, node: fx.Node) -> str:
+    return builder.add("Mod", operands(builder, node, list(node.args[:2]), dtype_of(node)), fmod=1)
 
 
 def _not_equal(builder: GraphBuilder, node: fx.Node) -> str:
@@ -305,22 +380,24 @@ def _not_equal(builder: GraphBuilder, node: fx.Node) -> str:
 RULES: dict[str, Rule] = {
     **{name: _unary(op) for name, op in {
         "neg": "Neg", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs", "sign": "Sign", "tanh": "Tanh",
-        "sigmoid": "Sigmoid", "erf": "Erf", "sin": "Sin", "cos": "Cos", "tan": "Tan", "atan": "Atan", "floor": "Floor",
-        "ceil": "Ceil", "round": "Round", "reciprocal": "Reciprocal", "relu": "Relu", "hardswish": "HardSwish",
+        "sigmoid": "Sigmoid", "erf": "Erf", "sin": "Sin", "cos": "Cos", "tan": "Tan", "atan": "Atan",
+        "reciprocal": "Reciprocal", "hardswish": "HardSwish",
         "sinh": "Sinh", "cosh": "Cosh", "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh", "asin": "Asin",
         "acos": "Acos",
     }.items()},
+    "floor": _rounding("Floor"), "ceil": _rounding("Ceil"), "round": _rounding("Round"), "relu": _relu,
     "mul": _binary("Mul"), "maximum": _binary("Max"), "minimum": _binary("Min"),
     "add": _add_like("Add"), "sub": _add_like("Sub"), "rsub": _rsub, "div": _div, "pow": _pow,
     "eq": _comparison("Equal"), "ne": _not_equal, "lt": _comparison("Less"), "le": _comparison("LessOrEqual"),
     "gt": _comparison("Greater"), "ge": _comparison("GreaterOrEqual"),
     "logical_and": _logical("And"), "logical_or": _logical("Or"), "logical_xor": _logical("Xor"), "logical_not": _not,
-    "bitwise_and": _logical("And"), "bitwise_or": _logical("Or"), "bitwise_xor": _logical("Xor"), "bitwise_not": _not,
+    "bitwise_and": _bitwise("And"), "bitwise_or": _bitwise("Or"), "bitwise_xor": _bitwise("Xor"),
+    "bitwise_not": _bitwise_not,
     "rsqrt": _rsqrt, "log1p": _log1p, "expm1": _expm1, "clamp": _clamp, "clamp_min": _clamp_one_side("Max"),
     "clamp_max": _clamp_one_side("Min"), "where": _where, "masked_fill": _masked_fill, "_to_copy": _cast,
     "clone": _identity, "alias": _identity, "detach": _identity, "lift_fresh_copy": _identity, "contiguous": _identity,
-    **dict.fromkeys(sorted(_FILLED), _filled), "empty": _filled,
+    **dict.fromkeys(sorted(_FILLED), _filled),
     "arange": _arange, "hardsigmoid": _hardsigmoid, "elu": _elu, "leaky_relu": _leaky_relu, "softplus": _softplus,
-    "remainder": _remainder(0), "fmod": _remainder(1),
+    "remainder": _remainder, "fmod": _fmod,
 }  # fmt: skip
 

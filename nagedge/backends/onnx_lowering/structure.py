@@ -38,7 +38,8 @@ def reshape(builder: GraphBuilder, name: str, sizes: Sequence[Any]) -> str:
     symbolic = [i for i, s in enumerate(resolved) if isinstance(s, sympy.Expr)]
     if len(symbolic) == 1 and 0 not in resolved:
         resolved[symbolic[0]] = -1
-    return builder.add("Reshape", [name, builder.shape(resolved)])
+    empty = 1 if 0 in resolved else None  # else 0 means "as the input"
+    return builder.add("Reshape", [name, builder.shape(resolved)], allowzero=empty)
 
 
 def _view(builder: GraphBuilder, node: fx.Node) -> str:
@@ -264,8 +265,8 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
 def _select_scatter(builder: GraphBuilder, node: fx.Node) -> str:
     axis = int(node.args[2]) % _rank(node.args[0])  # type: ignore[arg-type]
     index = int(node.args[3])  # type: ignore[arg-type]
-    size = _fake(node.args[0]).shape[axis]
-    index = index + int(size) if index < 0 else index
+    size = builder.size(_fake(node.args[0]).shape[axis])
+    index = index + size if index < 0 else index
     source = builder.add("Unsqueeze", [builder.tensor(node.args[1], dtype_of(node)), builder.ints([axis])])
     return _scatter_into(builder, node, axis, index, index + 1, source)
 
