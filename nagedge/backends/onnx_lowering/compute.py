@@ -233,7 +233,7 @@ def _layer_norm(builder: GraphBuilder, node: fx.Node) -> tuple[str, str, str]:
 RULES: dict[str, Rule] = {
     "mm": _matmul, "bmm": _matmul, "matmul": _matmul, "mv": _matmul, "dot": _matmul, "addmm": _addmm,
     "baddbmm": _baddbmm, "convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool,
-    "avg_pool1d": _avg_pool, "sum": _reduce("ReduceSum"), "mean": _reduce("ReduceMean"), "amax": _reduce("ReduceMax"),
+    "sum": _reduce("ReduceSum"), "mean": _reduce("ReduceMean"), "amax": _reduce("ReduceMax"),
     "amin": _reduce("ReduceMin"), "prod": _reduce("ReduceProd"), "any": _any_all("ReduceMax"),
     "all": _any_all("ReduceMin"), "argmax": _arg_reduce("ArgMax"), "argmin": _arg_reduce("ArgMin"),
     "cumsum": _cumsum, "_softmax": _softmax("Softmax"), "_log_softmax": _softmax("LogSoftmax"),
