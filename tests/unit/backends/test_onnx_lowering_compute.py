@@ -214,8 +214,8 @@ CASES: list[Lowering] = [
     ),
     case("avg_pool2d", "1-d, ceil", lambda x: aten.avg_pool1d.default(x, [3], [2], [1], True), normal(2, 6)),
     case(
-        "avg_pool1d",
-        "uncounted",
+        "avg_pool2d",
+        "1-d, uncounted",
         lambda x: aten.avg_pool1d.default(x, [3], [2], [1], False, False),
         normal(2, 6),
     ),
