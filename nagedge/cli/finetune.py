@@ -59,8 +59,8 @@ def print_finetuning(result: FinetuneResult) -> None:
         for task, metrics in result.before.items()
         for metric, value in metrics.items()
     ]
-    title = (
+    typer.echo(
         f"{result.examples} examples learnt in {len(result.losses)} steps on {result.runtime}, "
         f"measured on {result.evaluated} others"
     )
-    print_table(title, ["task", "metric", "before", "after"], rows)
+    print_table("Fine-tuning", ["task", "metric", "before", "after"], rows)
