@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ from nagedge.backends import onnxruntime as onnxruntime_backend
 from nagedge.bundle import Bundle, write_bundle
 from nagedge.errors import BundleError, ConfigurationError, NagEdgeError, UnsupportedOperatorError
 from nagedge.graphs.batch_norm import apply_policy
-from nagedge.graphs.forward import ForwardGraph, input_specs, trace_forward
+from nagedge.graphs.example import input_specs
+from nagedge.graphs.forward import FixedBatchError, ForwardGraph, check_state, trace_forward
 from nagedge.graphs.inference import InferenceGraph, trace_inference
 from nagedge.graphs.locate import module_of
 from nagedge.graphs.lora import add_lora
 from nagedge.graphs.serialization import forward_to_json
-from nagedge.graphs.train_step import FixedBatchError, StepGraph, trace_train_step
+from nagedge.graphs.train_step import StepGraph, trace_train_step
 from nagedge.graphs.trainable import head_parameters, lora_rank, select_trainable
 from nagedge.manifest import SCHEMA_VERSION, InputEntry, Manifest, TargetEntry, TaskEntry, TrainingEntry
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
@@ -42,7 +44,8 @@ Progress = Callable[[str, int, int], None]
 
 _BACKENDS = {"onnxruntime": onnxruntime_backend}
 _DEFAULT_LR, _DEFAULT_MOMENTUM = 0.01, 0.9
-_FINE_TUNING_LR_FACTOR = 0.1  # of the learning rate that trained the model from scratch
+# Of the learning rate that trained the model from scratch: folding BatchNorm away takes its damping of large steps away.
+_FINE_TUNING_LR_FACTOR = 0.02
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class _Traced:
 def _trace(
     source: ExportSource, trainable: str, batch_norm: str, batch: int | None, train: bool, report: Progress, total: int
 ) -> _Traced:
+    check_state(source.model)
     prepared = apply_policy(source.model, batch_norm, source.example_input)
     added: list[str] = []
     rank = lora_rank(trainable)
@@ -181,6 +185,10 @@ def _trace(
         state = _state(prepared, forward, train_forward)
         report("tracing the training step", 1, total)
         step = None
+        try:
+            inference = trace_inference(forward, state)
+        except FixedBatchError:
+            continue
         if train:
             chosen = select_trainable(trainable, prepared, train_forward, added)
             try:
@@ -203,8 +211,28 @@ def _trace(
             f"The batch size is fixed to {train_forward.batch}: the model's forward pass depends on it. Pad a smaller "
             "batch with rows of sample_weight 0."
         )
-    inference = trace_inference(forward, state)
+    _check_names(forward, step)
     return _Traced(prepared, forward, train_forward, inference, step, state, tuple(notes))
+
+
+def _check_names(forward: ForwardGraph, step: StepGraph | None) -> None:
+    """Refuse names that an artifact would hold twice: those of inputs, outputs and constants."""
+    inputs = [spec.name for spec in forward.inputs]
+    taken = {name: "an input" for name in inputs}
+    for name in forward.outputs:
+        if name in taken:
+            raise ConfigurationError(f"task {name!r} has the name of an input of the model: rename the task.")
+        taken[name] = "a task"
+    in_step = {}
+    if step is not None:
+        in_step = {spec.name: "an input of the training step" for spec in step.inputs}
+        in_step |= dict.fromkeys(step.outputs, "an output of the training step")
+    for names, known in ((forward.state_names, taken), (() if step is None else tuple(step.constants), in_step)):
+        for name in names:
+            if name in known:
+                raise ConfigurationError(
+                    f"model tensor {name!r} has the name of {known[name]}: rename it, or what has its name."
+                )
 
 
 def _state(model: nn.Module, *forwards: ForwardGraph) -> dict[str, Tensor]:
@@ -237,8 +265,6 @@ def _rows(source: ExportSource) -> int:
 def _manifest(
     source: ExportSource, traced: _Traced, trainable: str, batch_norm: str, targets: dict[str, TargetEntry]
 ) -> Manifest:
-    import onnx
-
     _, tensors = input_specs(source.model, source.example_input)
     step = traced.step
     return Manifest(
@@ -257,7 +283,7 @@ def _manifest(
         files={},
         versions={
             "nagedge": __version__, "python": sys.version.split()[0], "torch": torch.__version__,
-            "onnx": onnx.__version__,
+            "onnx": metadata.version("onnx"),
         },
         notes=list(traced.notes),
     )  # fmt: skip
@@ -367,6 +393,8 @@ def _checked(source: ExportSource) -> ExportSource:
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"task name {name!r} is used {names.count(name)} times: names must differ.")
+        if name == "loss":
+            raise ConfigurationError("task name 'loss' is taken by the total loss of all tasks: choose another.")
     for task in source.tasks:
         loss_spec(task)
     return source

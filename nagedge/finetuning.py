@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.backends import onnxruntime as onnxruntime_backend
 from nagedge.bundle import MOMENTUM_FILE, PARAMS_FILE, Bundle, write_bundle
 from nagedge.data.examples import Examples
 from nagedge.data.load import load_examples
 from nagedge.data.preprocessing import Preprocessing
 from nagedge.errors import ConfigurationError, DataError, TrainingDivergedError
 from nagedge.runtimes import TrainingSession, open_inference, open_training
+from nagedge.runtimes.onnxruntime import with_parameters
 from nagedge.tasks import TASK_KINDS
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def _personal_bundle(
         if name in tensor_files:
             continue
         content = bundle.file(name).read_bytes()
-        files[name] = onnxruntime_backend.with_parameters(content, learnt) if name in inference else content
+        files[name] = with_parameters(content, learnt) if name in inference else content
     # Verification was of the parameters that the old bundle has.
     manifest = bundle.manifest.model_copy(update={"verification": {}})
     return write_bundle(out, manifest, files, tensor_files)

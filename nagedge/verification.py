@@ -27,7 +27,10 @@ Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
 _BATCH = 8
+_OTHER_BATCH = 5
+_SPREAD = 2.0  # two dozen samples see about half of a range
 _KEPT_IN_MANIFEST = 8
+_LR_ATTEMPTS = 6
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class _Batch:
 
 def _batch_sizes(manifest: Manifest) -> tuple[int, int]:
     """Return the usual size and another one, which proves that a free batch is free."""
-    return (_BATCH, 3) if manifest.batch is None else (manifest.batch, manifest.batch)
+    return (_BATCH, _OTHER_BATCH) if manifest.batch is None else (manifest.batch, manifest.batch)
 
 
 def _batches(manifest: Manifest, steps: int, seed: int) -> Iterator[_Batch]:
@@ -170,14 +173,14 @@ def _step(session: TrainingSession, batch: _Batch, manifest: Manifest, lr: float
 
 
 def _stable_lr(bundle: Bundle, steps: int, seed: int, report: Progress) -> float:
-    """Return the largest of the default learning rate, a tenth of it, ... at which PyTorch itself does not diverge.
+    """Return the default learning rate, or a smaller one at which PyTorch's own trajectory does not diverge.
 
     A diverging trajectory amplifies the last bit of float32 without bound and would say nothing about the artifact.
     """
     training = bundle.manifest.training
     assert training is not None
     lr = training.lr
-    for _ in range(8):
+    for attempt in range(_LR_ATTEMPTS):
         session = open_training(bundle, runtime="torch")
         losses: list[float] = []
         for i, batch in enumerate(_batches(bundle.manifest, steps, seed)):
@@ -187,8 +190,22 @@ def _stable_lr(bundle: Bundle, steps: int, seed: int, report: Progress) -> float
                 break
         else:
             return lr
-        lr /= 10
+        lr = min(lr / 10, _cautious_lr(bundle, seed)) if attempt == 0 else lr / 10
     return lr
+
+
+def _cautious_lr(bundle: Bundle, seed: int) -> float:
+    """Return the learning rate that changes no weight's largest entry by more than a hundredth in the first step."""
+    session = open_training(bundle, runtime="torch")
+    _step(session, next(_batches(bundle.manifest, 1, seed)), bundle.manifest, 0.0)
+    state = session.state()
+    ratios = [
+        float(np.abs(state.momentum[name]).max() / np.abs(param).max())
+        for name, param in state.params.items()
+        if param.ndim > 1 and np.abs(param).max() > 0
+    ]
+    steepest = max((ratio for ratio in ratios if math.isfinite(ratio)), default=0.0)
+    return 0.01 / steepest if steepest > 0 else math.inf
 
 
 def _trajectory(
@@ -306,7 +323,8 @@ def compare(
     Args:
         tensor, step, target: what is compared.
         got: the runtime's values.
-        expected: the reference; or several, which span a range for every element, and the distance is to that range.
+        expected: the reference; or, after it, its results on perturbed data: they span a range for every element
+            (twice as far from the reference as the farthest of them), and the distance is to that range.
         rtol, atol: the tolerances.
     """
     ours = np.asarray(got, np.float64)
@@ -314,9 +332,11 @@ def compare(
     whole = all(e.shape == ours.shape and np.isfinite(e).all() for e in theirs) and np.isfinite(ours).all()
     if not whole:
         return Comparison(tensor, step, math.inf, math.inf, rtol, atol, False, target)
-    low, high = np.min(theirs, axis=0), np.max(theirs, axis=0)
-    max_abs = float(np.maximum(np.maximum(low - ours, ours - high), 0.0).max(initial=0.0))
-    scale = float(np.abs(theirs[0]).max(initial=0.0))
+    reference = theirs[0]
+    below, above = reference - np.min(theirs, axis=0), np.max(theirs, axis=0) - reference
+    outside = np.maximum(reference - _SPREAD * below - ours, ours - reference - _SPREAD * above)
+    max_abs = float(np.maximum(outside, 0.0).max(initial=0.0))
+    scale = float(np.abs(reference).max(initial=0.0))
     max_rel = max_abs / scale if scale > 0 else (0.0 if max_abs == 0 else math.inf)
     return Comparison(tensor, step, max_abs, max_rel, rtol, atol, max_abs <= atol + rtol * scale, target)
 

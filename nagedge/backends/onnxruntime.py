@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import onnx
 from torch import fx
 
 from nagedge.backends.onnx_lowering import lower_to_onnx, unsupported_operators
@@ -20,7 +17,7 @@ from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.train_step import StepGraph
 from nagedge.targets import Target
 
-__all__ = ["DECOMPOSITIONS", "lower", "with_parameters"]
+__all__ = ["DECOMPOSITIONS", "lower"]
 
 DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = ONNX
 """This backend's own decompositions, for :func:`nagedge.graphs.train_step.trace_train_step`."""
@@ -71,18 +68,3 @@ def lower(
         )
         artifacts["train_step"] = ("train_step.onnx", model.SerializeToString())
     return artifacts
-
-
-def with_parameters(content: bytes, params: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Return an ``infer.onnx`` whose constants of the given names have new values.
-
-    Args:
-        content: the model.
-        params: by name, of the shape and dtype that the model has; names it does not have are ignored.
-    """
-    model = onnx.load_from_string(content)
-    for tensor in model.graph.initializer:
-        if tensor.name in params:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(params[tensor.name]), tensor.name))
-    replaced: bytes = model.SerializeToString()
-    return replaced

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from nagedge.errors import ConfigurationError, nearest_name
 from nagedge.graphs.decompositions.normalization import batch_norm_with_statistics
+from nagedge.graphs.example import run_example
 
 __all__ = ["BATCH_NORM_POLICIES", "apply_policy", "fold_batch_norms", "track_statistics"]
 
@@ -48,6 +49,8 @@ def apply_policy(model: nn.Module, policy: str, example_input: object) -> nn.Mod
     prepared = copy.deepcopy(model).eval()
     if policy == "fold":
         fold_batch_norms(prepared, example_input)
+        if not _agree(run_example(copy.deepcopy(model).eval(), example_input), run_example(prepared, example_input)):
+            return copy.deepcopy(model).eval()  # whatever a fold did to this model, it is the same without one
     if policy == "train":
         for name, module in prepared.named_modules():
             if isinstance(module, _BatchNorm) and module.track_running_stats and module.momentum is None:
@@ -58,13 +61,23 @@ def apply_policy(model: nn.Module, policy: str, example_input: object) -> nn.Mod
     return prepared
 
 
+def _agree(expected: object, got: object) -> bool:
+    """Whether two results of a model are the same up to what float32 loses in a deep one."""
+    pairs = zip(tree_leaves(expected), tree_leaves(got), strict=True)
+    return all(
+        bool((a - b).abs().max() <= 1e-2 * a.abs().max().clamp_min(1e-3))
+        for a, b in pairs
+        if isinstance(a, Tensor) and a.is_floating_point() and a.numel()
+    )
+
+
 @dataclass
 class _Pair:
     layer: nn.Module
-    layer_name: str
     norm_name: str
     norm: _BatchNorm
     layer_input: Tensor
+    layer_output: Tensor
     normalised: Tensor
 
 
@@ -114,9 +127,9 @@ class _WithoutNormalisation(nn.Module):
 def fold_batch_norms(model: nn.Module, example_input: object) -> list[str]:
     """Fold every BatchNorm that can be folded into the layer before it, in place; return the names of those folded.
 
-    A pair is found by running the model: the BatchNorm's input is the layer's output itself, and nothing else reads
-    that output. Each fold is checked on the recorded activations, so that a layer whose forward does more than its
-    class says (weight standardisation, say) is left alone.
+    A pair is found by running the model: the BatchNorm's input is the layer's output itself, nothing else reads that
+    output or the layer's weight, and the model does not return it. Each fold is checked on the recorded activations,
+    so that a layer whose forward does more than its class says (weight standardisation, say) is left alone.
 
         W' = W * g / sqrt(var + eps)        b' = (b - mean) * g / sqrt(var + eps) + beta
 
@@ -125,74 +138,66 @@ def fold_batch_norms(model: nn.Module, example_input: object) -> list[str]:
     folded = []
     for pair in _pairs(model, example_input):
         if _fold(pair):
-            parent_name, _, child = pair.norm_name.rpartition(".")
-            parent = model.get_submodule(parent_name)
             plain = type(pair.norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-            setattr(parent, child, nn.Identity() if plain else _WithoutNormalisation(pair.norm))
+            rest = nn.Identity() if plain else _WithoutNormalisation(pair.norm)
+            for parent in list(model.modules()):
+                for child, module in list(parent._modules.items()):
+                    if module is pair.norm and parent is not rest:  # a module may have several names
+                        setattr(parent, child, rest)
             folded.append(pair.norm_name)
     return folded
 
 
 def _pairs(model: nn.Module, example_input: object) -> list[_Pair]:
-    outputs: dict[int, tuple[str, nn.Module, Tensor, Tensor]] = {}
+    outputs: dict[int, tuple[nn.Module, Tensor, Tensor]] = {}
     calls: dict[int, int] = {}
     pairs: list[_Pair] = []
     counter = _CountReads()
 
-    def remember(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            calls[id(module)] = calls.get(id(module), 0) + 1
-            if isinstance(output, Tensor) and args and isinstance(args[0], Tensor):
-                outputs[id(output)] = (name, module, args[0].clone(), output)
-                counter.reads[id(output)] = 0
-
-        return hook
+    def remember(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+        if isinstance(output, Tensor) and args and isinstance(args[0], Tensor):
+            outputs[id(output)] = (module, args[0].clone(), output)
+            counter.reads[id(output)] = 0
 
     def match(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             calls[id(module)] = calls.get(id(module), 0) + 1
             found = outputs.get(id(args[0])) if args else None
             if found is not None and isinstance(module, _BatchNorm) and module.running_var is not None:
-                layer_name, layer, layer_input, raw = found
+                layer, layer_input, raw = found
                 normalised = nn.functional.batch_norm(
                     raw.clone(), module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps
                 )
                 counter.reads[id(raw)] -= 1  # the clone above
-                pairs.append(_Pair(layer, layer_name, name, module, layer_input, normalised))
+                pairs.append(_Pair(layer, name, module, layer_input, raw, normalised))
 
         return hook
 
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, _FOLDABLE):
-            handles.append(module.register_forward_hook(remember(name)))
+            handles.append(module.register_forward_hook(remember))
+            if isinstance(module.weight, nn.Parameter):  # a parametrised weight is another tensor at every access
+                counter.reads[id(module.weight)] = 0
         elif isinstance(module, _BatchNorm) and module.track_running_stats:
             handles.append(module.register_forward_hook(match(name)))
     try:
-        with torch.no_grad(), counter:
-            if isinstance(example_input, Mapping):
-                model(**example_input)
-            else:
-                model(*(example_input if isinstance(example_input, (tuple, list)) else (example_input,)))
+        with counter:
+            result = run_example(model, example_input)
     finally:
         for handle in handles:
             handle.remove()
+    returned = {id(leaf) for leaf in tree_leaves(result)}
     shared = _shared_parameters(model)
-    by_layer_output = {id(module): reads for reads, (_, module, _, _) in _reads_by_layer(counter, outputs)}
     return [
         pair
         for pair in pairs
         if calls[id(pair.layer)] == calls[id(pair.norm)] == 1
-        and by_layer_output[id(pair.layer)] == 1
+        and counter.reads[id(pair.layer_output)] == counter.reads.get(id(pair.layer.weight)) == 1
+        and id(pair.layer_output) not in returned
         and not any(id(p) in shared for p in pair.layer.parameters(recurse=False))
     ]
-
-
-def _reads_by_layer(
-    counter: _CountReads, outputs: Mapping[int, tuple[str, nn.Module, Tensor, Tensor]]
-) -> Iterator[tuple[int, tuple[str, nn.Module, Tensor, Tensor]]]:
-    for identity, entry in outputs.items():
-        yield counter.reads[identity], entry
 
 
 def _shared_parameters(model: nn.Module) -> set[int]:
@@ -210,6 +215,8 @@ def _fold(pair: _Pair) -> bool:
     weight = layer.weight
     if not isinstance(weight, nn.Parameter) or norm.running_mean is None or norm.running_var is None:
         return False
+    if norm.num_features != (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels):
+        return False  # it normalises another axis than the layer's channels
     bias: nn.Parameter | None = layer.bias  # type: ignore[assignment]
     gamma = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
     beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
@@ -267,12 +274,15 @@ class _TrackStatistics(TorchFunctionMode):
         mean, var = bound.get("running_mean"), bound.get("running_var")
         if id(mean) not in self.names or id(var) not in self.names:
             return func(*args, **(kwargs or {}))
+        mean_name, var_name = self.names[id(mean)], self.names[id(var)]
+        # A module that is called again goes on from what its first call left.
+        mean, var = self.collected.get(mean_name, mean), self.collected.get(var_name, var)
         y, new_mean, new_var = batch_norm_with_statistics(
             bound["input"], mean, var, bound.get("weight"), bound.get("bias"), bound.get("momentum", 0.1),
             bound.get("eps", 1e-5),
         )  # fmt: skip
-        self.collected[self.names[id(mean)]] = new_mean
-        self.collected[self.names[id(var)]] = new_var
+        self.collected[mean_name] = new_mean
+        self.collected[var_name] = new_var
         return y
 
 

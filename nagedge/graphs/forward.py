@@ -8,7 +8,6 @@ allows it.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,15 +26,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nagedge.errors import ConfigurationError, NagEdgeError
 from nagedge.graphs.batch_norm import track_statistics
 from nagedge.graphs.cleanup import clean
-from nagedge.graphs.decompositions import FORWARD
-from nagedge.specs import BATCH, TaskSpec, TensorSpec
+from nagedge.graphs.decompositions import FORWARD, whole_interpolations
+from nagedge.graphs.example import call_arguments, input_specs, run_example
+from nagedge.specs import TaskSpec, TensorSpec
 
-__all__ = ["ForwardGraph", "input_specs", "trace", "trace_forward"]
-
-RESERVED_NAMES = frozenset({"lr", "momentum", "weight_decay", "sample_weight", "loss"})
+__all__ = ["FixedBatchError", "ForwardGraph", "check_state", "trace", "trace_forward"]
 
 TRACED_BATCH = 7
 """Size the symbolic batch has while tracing: not 0 or 1, which torch specialises, and rare among other sizes."""
+
+
+class FixedBatchError(Exception):
+    """A graph cannot be traced with a symbolic batch; trace it again with a fixed one."""
 
 
 @dataclass(frozen=True)
@@ -73,51 +75,6 @@ class ForwardGraph:
         )
 
 
-def input_specs(model: nn.Module, example_input: object) -> tuple[tuple[TensorSpec, ...], tuple[Tensor, ...]]:
-    """Return spec and tensor of each input, named as the parameters of ``model.forward``.
-
-    Args:
-        model: the module that will be called.
-        example_input: a tensor, a tuple or list of tensors, or a dict of them by parameter name; axis 0 is the batch.
-
-    Raises:
-        ConfigurationError: for anything that is not a tensor with a batch axis.
-    """
-    parameters = [
-        p.name
-        for p in inspect.signature(model.forward).parameters.values()
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY, p.KEYWORD_ONLY)
-    ]
-    if isinstance(example_input, Mapping):
-        pairs = [(str(name), value) for name, value in example_input.items()]
-        unknown = [name for name, _ in pairs if name not in parameters]
-        if unknown:
-            raise ConfigurationError(
-                f"example_input has the key {unknown[0]!r}, but {type(model).__name__}.forward takes "
-                f"{', '.join(parameters) or 'no argument'}: use those names."
-            )
-        order = {name: i for i, name in enumerate(parameters)}
-        pairs.sort(key=lambda pair: order[pair[0]])
-    else:
-        values = list(example_input) if isinstance(example_input, (tuple, list)) else [example_input]
-        names = parameters + [f"input_{i}" for i in range(len(parameters), len(values))]
-        pairs = list(zip(names, values, strict=False))
-    specs, tensors = [], []
-    for name, value in pairs:
-        tensor = torch.as_tensor(value) if not isinstance(value, Tensor) else value.detach()
-        if tensor.dim() == 0 or tensor.shape[0] == 0:
-            raise ConfigurationError(
-                f"example_input {name!r} has shape {tuple(tensor.shape)}: expected a batch of at least one example "
-                "along axis 0."
-            )
-        if tensor.dtype == torch.float64:
-            tensor = tensor.float()
-        safe = f"{name}_input" if name in RESERVED_NAMES else name
-        specs.append(TensorSpec(safe, str(tensor.dtype).removeprefix("torch."), (BATCH, *tensor.shape[1:])))
-        tensors.append(tensor)
-    return tuple(specs), tuple(tensors)
-
-
 def trace(
     function: Callable[..., Sequence[Tensor]],
     arguments: Sequence[Tensor],
@@ -125,9 +82,8 @@ def trace(
     *,
     batch: int | None,
     decompositions: Mapping[Any, Callable[..., Any]] | None = None,
-    functionalize: bool = False,
 ) -> tuple[fx.GraphModule, bool]:
-    """Trace ``function`` on fake tensors and return its graph and whether its batch stayed symbolic.
+    """Trace ``function`` on fake tensors and return its functional graph and whether its batch stayed symbolic.
 
     Args:
         function: takes the arguments, returns a sequence of tensors.
@@ -135,7 +91,6 @@ def trace(
         dynamic: for each argument, whether its axis 0 is the batch.
         batch: ``None`` for a symbolic batch, else the size to fix.
         decompositions: as for :func:`torch.fx.experimental.proxy_tensor.make_fx`.
-        functionalize: replace in-place ops by functional ones.
     """
     shape_env = ShapeEnv()
     mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
@@ -151,10 +106,9 @@ def trace(
             sizes = [DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.dim() - 1)
             context = StatelessSymbolicContext(dynamic_sizes=sizes)
             fakes.append(mode.from_tensor(sized, symbolic_context=context))
-    target = dispatch_functionalize(function) if functionalize else function
-    with mode, enable_python_dispatcher(), sdpa_kernel(SDPBackend.MATH), _without_fast_paths():
+    with mode, enable_python_dispatcher(), whole_interpolations(), _without_fused_kernels():
         module = make_fx(
-            target,
+            dispatch_functionalize(function),
             decomposition_table=dict(decompositions or {}),
             tracing_mode="real",
             _allow_non_fake_inputs=True,
@@ -177,7 +131,7 @@ def trace_forward(
 
     Args:
         model: in evaluation mode; returns a tensor, a tuple or list, or a dict (one entry a task).
-        example_input: see :func:`input_specs`.
+        example_input: see :func:`nagedge.graphs.example.named_inputs`.
         tasks: name the outputs, in their order.
         batch: fix the batch to this size; ``None`` tries a symbolic one and falls back to the example's size.
         batch_norm_training: normalise with the batch's statistics and return the new running ones.
@@ -186,18 +140,17 @@ def trace_forward(
         ConfigurationError: when the model cannot be run on the example or does not return one output a task.
     """
     specs, tensors = input_specs(model, example_input)
+    check_state(model)
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    _check_state(state)
     names = list(state)
     updated: list[str] = []
-    keyword = isinstance(example_input, Mapping)
-    keys = list(inspect.signature(model.forward).parameters)
+    keys = list(call_arguments(model, example_input)[1])
 
     def forward(*flat: Tensor) -> list[Tensor]:
         values = dict(zip(names, flat, strict=False))
         inputs = flat[len(names) :]
-        arguments = () if keyword else inputs
-        keywords = dict(zip(keys, inputs, strict=False)) if keyword else {}
+        arguments = () if keys else inputs
+        keywords = dict(zip(keys, inputs, strict=True)) if keys else {}
         with track_statistics(values, enabled=batch_norm_training) as statistics:
             result = functional_call(model, values, arguments, keywords)
         outputs = _by_task(result, tasks)
@@ -211,7 +164,7 @@ def trace_forward(
         try:
             with torch.no_grad():
                 module, symbolic = trace(
-                    forward, arguments, dynamic, batch=attempt, decompositions=FORWARD, functionalize=True
+                    forward, arguments, dynamic, batch=attempt, decompositions=FORWARD
                 )
         except NagEdgeError:
             raise
@@ -235,19 +188,22 @@ def trace_forward(
 
 
 @contextmanager
-def _without_fast_paths() -> Iterator[None]:
+def _without_fused_kernels() -> Iterator[None]:
     """Turn off torch's fused kernels of attention blocks and LSTMs: they have no lowering."""
-    before = torch.backends.mha.get_fastpath_enabled()
+    attention, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)  # torch.backends.mkldnn.flags warns about TF32 whenever it is used
     try:
-        with torch.backends.mkldnn.flags(enabled=False):
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        torch.backends.mha.set_fastpath_enabled(attention)
+        torch._C._set_mkldnn_enabled(onednn)
 
 
-def _check_state(state: Mapping[str, Tensor]) -> None:
-    for name, tensor in state.items():
+def check_state(model: nn.Module) -> None:
+    """Raise :class:`~nagedge.errors.ConfigurationError` unless every floating tensor of the model is float32."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ConfigurationError(
                 f"model tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}, expected float32: call "
@@ -322,18 +278,9 @@ def _explain(model: nn.Module, example_input: object, error: Exception) -> str:
     """Say why tracing failed: the model's own error on its example, or an op that torch cannot trace."""
     first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     try:
-        with torch.no_grad():
-            if isinstance(example_input, Mapping):
-                model(**example_input)
-            else:
-                values = example_input if isinstance(example_input, (tuple, list)) else (example_input,)
-                model(*values)
-    except Exception as own:
-        text = (str(own).strip().splitlines() or [type(own).__name__])[0]
-        return (
-            f"{type(model).__name__} fails on its example_input: {text} Give an example_input that the model's forward "
-            "accepts."
-        )
+        run_example(model, example_input)
+    except ConfigurationError as own:
+        return str(own)
     return (
         f"{type(model).__name__} cannot be traced: {first_line} The forward pass must not depend on the values of its "
         "inputs (no .item(), no Python branch on a tensor)."

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
-from nagedge.graphs.forward import TRACED_BATCH, ForwardGraph, trace
+from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
 from nagedge.specs import BATCH, TensorSpec
 
 __all__ = ["InferenceGraph", "trace_inference"]
@@ -48,7 +48,11 @@ class InferenceGraph:
 
 
 def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> InferenceGraph:
-    """Decompose ``forward`` (traced in evaluation mode) for inference runtimes."""
+    """Decompose ``forward`` (traced in evaluation mode) for inference runtimes.
+
+    Raises:
+        FixedBatchError: the forward graph's batch is symbolic, but a decomposition fixes it.
+    """
     count = len(forward.inputs)
 
     def infer(*flat: Tensor) -> list[Tensor]:
@@ -64,10 +68,12 @@ def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> Infer
     ]
     tensors = [state[name] for name in forward.state_names]
     with torch.no_grad():
-        module, _ = trace(
+        module, symbolic = trace(
             infer, [*examples, *tensors], [True] * count + [False] * len(tensors), batch=forward.batch,
             decompositions=table,
         )  # fmt: skip
+    if forward.batch is None and not symbolic:
+        raise FixedBatchError("the inference graph fixes its batch size")
     clean(module, differentiated=True)
     named = {name: state[name] for name in forward.state_names}
     return InferenceGraph(module, forward.inputs, forward.outputs, named, forward.batch)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from nagedge.errors import ConfigurationError
+from nagedge.graphs.example import run_example
 
 __all__ = ["module_of"]
 
@@ -35,12 +36,9 @@ def module_of(model: nn.Module, example_input: object, operator: str) -> str | N
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
             handles.append(module.register_forward_hook(lambda *_: path.pop() and None))
     try:
-        with torch.no_grad(), Watch():
-            if isinstance(example_input, Mapping):
-                model(**example_input)
-            else:
-                model(*(example_input if isinstance(example_input, (tuple, list)) else (example_input,)))
-    except Exception:  # the search serves an error text; the error itself is already known
+        with Watch():
+            run_example(model, example_input)
+    except ConfigurationError:  # the search serves an error text; the error itself is already known
         return None
     finally:
         for handle in handles:

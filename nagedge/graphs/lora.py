@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,20 @@ from nagedge.errors import ConfigurationError
 __all__ = ["LoRAConv", "LoRALinear", "add_lora"]
 
 
-class LoRALinear(nn.Module):
+class _Branched(nn.Module):
+    """A layer with a branch, which has the layer's attributes: some models read ``fc.weight`` or ``conv.stride``.
+
+    What such a model computes from the weight itself bypasses the branch.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+
+class LoRALinear(_Branched):
     """``y = base(x) + up(down(x))`` with a frozen linear ``base``, rank-``rank`` branch, ``up`` starting at zero."""
 
     def __init__(self, base: nn.Linear, rank: int, generator: torch.Generator) -> None:
@@ -32,7 +46,7 @@ class LoRALinear(nn.Module):
         return result
 
 
-class LoRAConv(nn.Module):
+class LoRAConv(_Branched):
     """``y = base(x) + up(down(x))``: ``down`` has the base's geometry and ``rank`` channels, ``up`` is 1x1."""
 
     def __init__(self, base: nn.Conv1d | nn.Conv2d, rank: int, generator: torch.Generator) -> None:

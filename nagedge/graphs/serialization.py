@@ -77,6 +77,7 @@ def forward_to_json(forward: ForwardGraph) -> str:
     return json.dumps(document, allow_nan=False, separators=(",", ":"))
 
 
+@functools.lru_cache(maxsize=4)  # verification opens the same graph for every repeated step
 def forward_from_json(text: str, *, where: str) -> ForwardGraph:
     """Return the graph of a JSON document.
 

@@ -20,16 +20,12 @@ from torch.func import grad_and_value
 
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
-from nagedge.graphs.forward import TRACED_BATCH, ForwardGraph, trace
+from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
 from nagedge.tasks import target_spec, total_loss
 from nagedge.training.nesterov import is_decayed, nesterov_step
 
-__all__ = ["FixedBatchError", "StepGraph", "trace_train_step"]
-
-
-class FixedBatchError(Exception):
-    """The step cannot be traced with a symbolic batch; trace it again with a fixed one."""
+__all__ = ["StepGraph", "trace_train_step"]
 
 
 @dataclass(frozen=True)
@@ -133,8 +129,7 @@ def trace_train_step(
     arguments = [_example(spec) for spec in specs] + [state[name] for name in frozen]
     dynamic = [BATCH in spec.shape for spec in specs] + [False] * len(frozen)
     module, symbolic = trace(
-        step, arguments, dynamic, batch=forward.batch, decompositions=decomposition_table(overrides or ()),
-        functionalize=True,
+        step, arguments, dynamic, batch=forward.batch, decompositions=decomposition_table(overrides or ())
     )
     if forward.batch is None and not symbolic:
         raise FixedBatchError("the training step fixes its batch size")

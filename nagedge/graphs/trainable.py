@@ -90,6 +90,11 @@ def select_trainable(trainable: str, model: nn.Module, forward: ForwardGraph, ad
     if trainable == "all":
         chosen = parameters
     elif lora_rank(trainable) is not None:
+        if not set(added) & set(parameters):
+            raise ConfigurationError(
+                f"trainable {trainable!r}: the model reads the weights of its layers without calling them, so that no "
+                "branch takes part. Choose 'all', 'heads' or a regular expression."
+            )
         heads = set(head_parameters(forward, [name for name in parameters if name not in set(added)]))
         chosen = [name for name in parameters if name in set(added) | heads]
     elif trainable == "heads":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nagedge.bundle import Bundle
 
-__all__ = ["load_session", "open_inference", "open_training"]
+__all__ = ["load_session", "open_inference", "open_training", "with_parameters"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -36,19 +36,14 @@ def import_onnxruntime() -> Any:
 
 
 def load_session(
-    path: Path,
-    *,
-    threads: int = 1,
-    profile_prefix: str | None = None,
-    replaced: Arrays | None = None,
+    model: Path | bytes, *, threads: int = 1, profile_prefix: str | None = None
 ) -> onnxruntime.InferenceSession:
     """Load an ONNX model on the CPU.
 
     Args:
-        path: the .onnx file.
+        model: the .onnx file, or its content.
         threads: of one operator, >= 1; operators run one after another.
         profile_prefix: write ONNX Runtime's own trace to a file that starts with this.
-        replaced: initializers to use instead of the file's, by name.
 
     Raises:
         BundleError: ONNX Runtime refuses the file.
@@ -63,16 +58,14 @@ def load_session(
         options.profile_file_prefix = profile_prefix
     # Gradients of saturated activations become denormal floats, which x86 cores compute a hundred times slower.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    kept = {}
-    for name, value in (replaced or {}).items():
-        kept[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-        options.add_initializer(name, kept[name])
+    source = model if isinstance(model, bytes) else str(model)
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         text = str(error).strip().splitlines()[0]
+        shown = "the model with its new parameters" if isinstance(model, bytes) else repr(source)
         raise BundleError(
-            f"ONNX Runtime {ort.__version__} refuses {str(path)!r}: {text} Export again, or update ONNX Runtime."
+            f"ONNX Runtime {ort.__version__} refuses {shown}: {text} Export again, or update ONNX Runtime."
         ) from None
     return session
 
@@ -92,11 +85,28 @@ def open_inference(
     """Load ``infer.onnx``; parameters given here become the session's constants."""
     _, entry = bundle.target(target, role="infer")
     path = bundle.file(entry.artifacts["infer"])
-    replaced = None
-    if params:
-        known = _initializer_names(path)
-        replaced = {name: value for name, value in params.items() if name in known}
-    return _OrtInference(bundle, load_session(path, threads=threads, replaced=replaced))
+    model = with_parameters(path.read_bytes(), params) if params else path
+    return _OrtInference(bundle, load_session(model, threads=threads))
+
+
+def with_parameters(content: bytes, params: Arrays) -> bytes:
+    """Return an ``infer.onnx`` whose constants of the given names have new values.
+
+    ``SessionOptions.add_initializer`` would be the runtime's own way, but from its default optimisation level on ONNX
+    Runtime (1.31) has re-blocked the weights of convolutions before it looks, and keeps the old ones silently.
+
+    Args:
+        content: the model.
+        params: by name, of the shape and dtype that the model has; names it does not have are ignored.
+    """
+    import onnx
+
+    model = onnx.load_from_string(content)
+    for tensor in model.graph.initializer:
+        if tensor.name in params:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(params[tensor.name]), tensor.name))
+    replaced: bytes = model.SerializeToString()
+    return replaced
 
 
 class _OrtTraining:
@@ -165,9 +175,3 @@ class _OrtInference:
     def predict(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         checked, _, _ = checked_batch(self._manifest, inputs, None, None)
         return dict(zip(self._outputs, self._session.run(None, checked), strict=True))
-
-
-def _initializer_names(path: Path) -> set[str]:
-    import onnx
-
-    return {tensor.name for tensor in onnx.load(str(path), load_external_data=False).graph.initializer}
