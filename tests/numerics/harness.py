@@ -102,9 +102,7 @@ def check(
             if shape:
                 shape[batch_axis] = 1
             cotangents.append(torch.randn(shape, dtype=torch.float64, generator=generator))
-        captured, symbolic = trace(
-            forward, examples, dynamic, batch=None, decompositions=FORWARD, functionalize=True
-        )
+        captured, symbolic = trace(forward, examples, dynamic, batch=None, decompositions=FORWARD)
     assert symbolic, "the forward pass fixed the batch size"
     clean(captured)
     captured, constants = lift_constants(captured)
@@ -121,13 +119,9 @@ def check(
 
     table = decomposition_table(overrides)
     with whole_interpolations():
-        backward, backward_symbolic = trace(
-            gradients, traced, dynamic, batch=None, decompositions=table, functionalize=True
-        )
+        backward, backward_symbolic = trace(gradients, traced, dynamic, batch=None, decompositions=table)
     with torch.no_grad(), whole_interpolations():
-        ahead, ahead_symbolic = trace(
-            captured, traced, dynamic, batch=None, decompositions=table, functionalize=True
-        )
+        ahead, ahead_symbolic = trace(captured, traced, dynamic, batch=None, decompositions=table)
     for graph in (backward, ahead):
         graph.graph.eliminate_dead_code()
         graph.recompile()

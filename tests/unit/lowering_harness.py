@@ -75,6 +75,12 @@ class Lowering:
     rtol: float = 2e-6
     atol: float = 1e-6
 
+    @property
+    def lowers(self) -> str:
+        """The rule that is put to work."""
+        name: str = self.rule if self.becomes is None else self.becomes.overloadpacket.__name__
+        return name
+
     def __str__(self) -> str:
         return f"{self.rule}-{self.label}"
 
@@ -100,7 +106,7 @@ def lowered(item: Lowering, *, opset: int = 18) -> tuple[fx.GraphModule, onnx.Mo
     assert symbolic, "tracing fixed the batch size"
     if item.becomes is not None:
         for node in module.graph.nodes:
-            if node.op == "call_function" and short_name(node) == item.rule.split(" ")[0]:
+            if node.op == "call_function" and short_name(node) == item.rule:
                 node.target = item.becomes
     specs = [
         TensorSpec(f"x{i}", str(x.dtype).removeprefix("torch."), (BATCH, *x.shape[1:]))
@@ -120,8 +126,9 @@ def rules_used(module: fx.GraphModule) -> set[str]:
 def check(item: Lowering, *, opset: int = 18) -> None:
     """Run a case at two batch sizes, neither the traced one, and compare with torch: values, shapes and dtypes."""
     module, model = lowered(item, opset=opset)
-    name = item.rule if item.becomes is None else short_name_of(item.becomes)
-    assert name in rules_used(module), f"{name} is not in the traced graph: {sorted(rules_used(module))}"
+    assert item.lowers in rules_used(module), (
+        f"{item.lowers} is not in the traced graph: {sorted(rules_used(module))}"
+    )
     assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
     assert {node.domain for node in model.graph.node} <= {""}
     ort = import_onnxruntime()
@@ -145,8 +152,3 @@ def check(item: Lowering, *, opset: int = 18) -> None:
                 )
             else:
                 np.testing.assert_array_equal(value, wanted, err_msg=f"batch {batch}")
-
-
-def short_name_of(target: Any) -> str:
-    name: str = target.overloadpacket.__name__
-    return name
