@@ -18,10 +18,11 @@ import numpy.typing as npt
 
 from nagedge.bundle import Bundle
 from nagedge.errors import ConfigurationError
-from nagedge.manifest import ComparisonEntry, InputEntry, Manifest, TargetEntry, TaskEntry, VerificationEntry
+from nagedge.manifest import ComparisonEntry, Manifest, TargetEntry, VerificationEntry
 from nagedge.runtimes import TrainingSession, TrainingState, open_inference, open_training
+from nagedge.runtimes.batches import random_batch
 
-__all__ = ["Comparison", "random_batch", "verify", "worst_first"]
+__all__ = ["Comparison", "verify", "worst_first"]
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -116,30 +117,6 @@ def worst_first(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 def _severity(item: Comparison) -> tuple[bool, int, float]:
     return (item.within_tolerance, 0 if item.within_tolerance else item.step, -item.excess)
-
-
-def random_batch(manifest: Manifest, size: int, rng: np.random.Generator) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return inputs and targets of ``size`` rows, drawn from the ranges that the manifest declares."""
-    inputs = {entry.name: _random_input(entry, size, rng) for entry in manifest.inputs}
-    return inputs, {task.name: _random_target(task, size, rng) for task in manifest.tasks}
-
-
-def _random_input(entry: InputEntry, size: int, rng: np.random.Generator) -> Array:
-    shape = (size, *[int(n) for n in entry.shape[1:]])
-    if entry.dtype.startswith("float"):
-        return (entry.mean + entry.std * rng.standard_normal(shape)).astype(entry.dtype)
-    if entry.dtype == "bool":
-        return rng.random(shape) < 0.5
-    return rng.integers(entry.low, entry.high + 1, shape).astype(entry.dtype)
-
-
-def _random_target(task: TaskEntry, size: int, rng: np.random.Generator) -> Array:
-    shape = (size, *[int(n) for n in task.target.shape[1:]])
-    if task.kind == "classification":
-        return rng.integers(0, task.size, shape)
-    if task.kind in ("binary", "multilabel"):
-        return (rng.random(shape) < 0.5).astype(np.float32)
-    return rng.standard_normal(shape).astype(np.float32)
 
 
 @dataclass(frozen=True)

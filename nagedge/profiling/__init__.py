@@ -1,1 +1,5 @@
-"""What a step costs on this host: latency, memory and time by operator."""
+"""What a bundle's artifacts cost: latency, memory and time by operator, with honest intervals."""
+
+from nagedge.profiling.workloads import profile
+
+__all__ = ["profile"]

@@ -1,0 +1,95 @@
+"""One self-contained HTML page from a profile and from other sections: no request, no script, printable.
+
+``nagedge profile --html`` shows a profile; ``nagedge demo`` puts training, verification and fine-tuning before it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nagedge.profiling.results import Profile, write_text
+from nagedge.profiling.section_parts import Page, environment_part, section_part, workload_part
+from nagedge.profiling.sections import Card, Section
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["render_report", "write_report"]
+
+
+def write_report(
+    path: Path,
+    profile: Profile | None = None,
+    *,
+    title: str = "",
+    subtitle: str = "",
+    highlights: Sequence[Card] = (),
+    sections: Sequence[Section] = (),
+) -> Path:
+    """Write the report; see :func:`render_report`. The file appears in full or not at all.
+
+    Returns:
+        The path.
+    """
+    page = render_report(profile, title=title, subtitle=subtitle, highlights=highlights, sections=sections)
+    return write_text(Path(path), page)
+
+
+def render_report(
+    profile: Profile | None = None,
+    *,
+    title: str = "",
+    subtitle: str = "",
+    highlights: Sequence[Card] = (),
+    sections: Sequence[Section] = (),
+) -> str:
+    """Return the report as one HTML page. Equal arguments give equal text.
+
+    Args:
+        profile: adds one section a workload and the environment, after the others.
+        title, subtitle: of the page; taken from the profile when empty.
+        highlights: the page's most important figures, beneath the title.
+        sections: in the order of reading.
+    """
+    parts = [section_part(section) for section in sections]
+    if profile is not None:
+        parts += [workload_part(profile, workload) for workload in profile.workloads]
+        parts.append(environment_part(profile))
+        title = title or f"Profile of {profile.bundle}"
+        subtitle = (
+            subtitle or f"Target {profile.target}, measured on {profile.host.cpu_model} on {profile.created}."
+        )
+    page = Page(
+        title=title or "NagEdge report",
+        subtitle=subtitle,
+        highlights=tuple(highlights),
+        parts=tuple(parts),
+        footer=_footer(profile),
+    )
+    return _template().render(page=page)
+
+
+def _footer(profile: Profile | None) -> str:
+    if profile is None:
+        return "Made by NagEdge."
+    return (
+        f"Made by NagEdge on {profile.created}. Latencies and memory are of the machine named above (evidence: "
+        "measured-host); another machine or a phone has others."
+    )
+
+
+@functools.cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    source = (
+        resources.files("nagedge.profiling").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+    )
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)
