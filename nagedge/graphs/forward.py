@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nagedge.errors import ConfigurationError, NagEdgeError
 from nagedge.graphs.batch_norm import track_statistics
+from nagedge.graphs.batch_size import doubtful_sizes, same_at
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import FORWARD, whole_interpolations
 from nagedge.graphs.example import call_arguments, input_specs, run_example
@@ -91,6 +92,8 @@ def trace(
         dynamic: for each argument, whether its axis 0 is the batch.
         batch: ``None`` for a symbolic batch, else the size to fix.
         decompositions: as for :func:`torch.fx.experimental.proxy_tensor.make_fx`.
+
+    The module's ``meta["doubtful_sizes"]`` are batch sizes at which ``function`` might branch in another way.
     """
     shape_env = ShapeEnv()
     mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
@@ -104,7 +107,7 @@ def trace(
             fakes.append(mode.from_tensor(sized, static_shapes=True))
         else:
             sizes = [DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.dim() - 1)
-            context = StatelessSymbolicContext(dynamic_sizes=sizes)
+            context: StatelessSymbolicContext[Any, Any] = StatelessSymbolicContext(dynamic_sizes=sizes)
             fakes.append(mode.from_tensor(sized, symbolic_context=context))
     with mode, enable_python_dispatcher(), whole_interpolations(), _without_fused_kernels():
         module = make_fx(
@@ -116,6 +119,7 @@ def trace(
     specialised = bool(shape_env.replacements) and any(
         value.is_number for value in shape_env.replacements.values()
     )
+    module.meta["doubtful_sizes"] = doubtful_sizes(shape_env)
     return module, batch is None and not specialised
 
 
@@ -172,7 +176,10 @@ def trace_forward(
             if attempt is None:
                 continue
             raise ConfigurationError(_explain(model, example_input, error)) from error
-        if symbolic or attempt is not None:
+        if attempt is not None or (
+            symbolic
+            and all(same_at(size, forward, module, arguments, dynamic) for size in module.meta["doubtful_sizes"])
+        ):
             break
     clean(module)
     module, state_names, constants = _drop_unused_state(module, names)
