@@ -108,7 +108,7 @@ def finetune(
     session = open_training(bundle, target, runtime=runtime, threads=threads)
     before = evaluate(bundle, held_out, runtime=runtime, target=target, threads=threads)
     steps = epochs * math.ceil(len(examples) / size)
-    losses = []
+    losses: list[dict[str, float]] = []
     for batch in _batches(examples, size, epochs, seed, pad=bundle.manifest.batch is not None):
         losses.append(_step(session, batch, settings, len(losses) + 1))
         report("fine-tuning", len(losses), steps)

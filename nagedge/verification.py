@@ -97,7 +97,8 @@ def verify(
     for name in [target] if target is not None else list(bundle.manifest.targets):
         entry = bundle.manifest.targets[name]
         found = list(_inference(bundle, name, entry, seed))
-        lr, realigned = 0.0, []
+        lr = 0.0
+        realigned: list[int] = []
         if "train_step" in entry.artifacts:
             lr = _stable_lr(bundle, steps, seed, report)
             found += _trajectory(bundle, name, entry, steps, lr, seed, report, realigned)

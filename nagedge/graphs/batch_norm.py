@@ -73,7 +73,7 @@ def _agree(expected: object, got: object) -> bool:
 
 @dataclass
 class _Pair:
-    layer: nn.Module
+    layer: Any  # one of _FOLDABLE
     norm_name: str
     norm: _BatchNorm
     layer_input: Tensor
@@ -81,11 +81,11 @@ class _Pair:
     normalised: Tensor
 
 
-class _CountReads(TorchDispatchMode):
+class _CountReads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Count how many operators read each tensor of interest, by identity."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.reads: dict[int, int] = {}
 
     def __torch_dispatch__(
@@ -211,15 +211,16 @@ def _shared_parameters(model: nn.Module) -> set[int]:
 
 def _fold(pair: _Pair) -> bool:
     """Fold one pair; undo it and return False when the layer does not then give the normalised activations."""
-    layer, norm = pair.layer, pair.norm
+    layer: Any = pair.layer
+    norm: Any = pair.norm
     weight = layer.weight
-    if not isinstance(weight, nn.Parameter) or norm.running_mean is None or norm.running_var is None:
+    if not isinstance(weight, nn.Parameter):
         return False
     if norm.num_features != (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels):
         return False  # it normalises another axis than the layer's channels
-    bias: nn.Parameter | None = layer.bias  # type: ignore[assignment]
-    gamma = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
-    beta = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
+    bias: nn.Parameter | None = layer.bias
+    gamma = norm.weight if norm.affine else torch.ones_like(norm.running_var)
+    beta = norm.bias if norm.affine else torch.zeros_like(norm.running_mean)
     before = weight.detach().clone(), None if bias is None else bias.detach().clone()
     with torch.no_grad():
         # float64: the folded weights are the start of a training trajectory
@@ -271,7 +272,8 @@ class _TrackStatistics(TorchFunctionMode):
         if func is not nn.functional.batch_norm:
             return func(*args, **(kwargs or {}))
         bound = dict(zip(_BATCH_NORM_ARGUMENTS, args, strict=False)) | (kwargs or {})
-        mean, var = bound.get("running_mean"), bound.get("running_var")
+        mean: Any = bound.get("running_mean")
+        var: Any = bound.get("running_var")
         if id(mean) not in self.names or id(var) not in self.names:
             return func(*args, **(kwargs or {}))
         mean_name, var_name = self.names[id(mean)], self.names[id(var)]

@@ -22,7 +22,7 @@ def module_of(model: nn.Module, example_input: object, operator: str) -> str | N
     path: list[str] = []
     found: list[str] = []
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
         ) -> Any:
@@ -36,7 +36,7 @@ def module_of(model: nn.Module, example_input: object, operator: str) -> str | N
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
             handles.append(module.register_forward_hook(lambda *_: path.pop() and None))
     try:
-        with Watch():
+        with Watch():  # type: ignore[no-untyped-call]
             run_example(model, example_input)
     except ConfigurationError:  # the search serves an error text; the error itself is already known
         return None

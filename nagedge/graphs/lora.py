@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from typing import Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class LoRALinear(_Branched):
         _start(self.down.weight, self.up.weight, generator)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output plus the branch's."""
         result: Tensor = self.base(x) + self.up(self.down(x))
         return result
 
@@ -52,23 +54,17 @@ class LoRAConv(_Branched):
     def __init__(self, base: nn.Conv1d | nn.Conv2d, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         self.base = base
-        kind = type(base) if type(base) in (nn.Conv1d, nn.Conv2d) else None
-        self.down: nn.Module
-        if kind is not None:
-            self.down = kind(
-                base.in_channels, rank, base.kernel_size, base.stride, base.padding, base.dilation, bias=False,
-                padding_mode=base.padding_mode,
-            )  # type: ignore[arg-type]  # fmt: skip
-        else:  # a subclass with its own padding (timm's Conv2dSame): same class, same arguments
-            self.down = type(base)(
-                base.in_channels, rank, base.kernel_size, stride=base.stride, padding=base.padding,
-                dilation=base.dilation, bias=False,
-            )  # type: ignore[arg-type]  # fmt: skip
+        geometry: dict[str, Any] = {"stride": base.stride, "padding": base.padding, "dilation": base.dilation}
+        if type(base) in (nn.Conv1d, nn.Conv2d):  # a subclass (timm's Conv2dSame) pads in its own way
+            geometry["padding_mode"] = base.padding_mode
+        kernel: Any = base.kernel_size
+        self.down = type(base)(base.in_channels, rank, kernel, bias=False, **geometry)
         one_by_one = nn.Conv1d if isinstance(base, nn.Conv1d) else nn.Conv2d
         self.up = one_by_one(rank, base.out_channels, 1, bias=False)
-        _start(self.down.weight, self.up.weight, generator)  # type: ignore[arg-type]
+        _start(self.down.weight, self.up.weight, generator)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output plus the branch's."""
         result: Tensor = self.base(x) + self.up(self.down(x))
         return result
 
@@ -100,7 +96,7 @@ def add_lora(model: nn.Module, rank: int, *, skip: Collection[str] = (), seed: i
         wrapped = (
             LoRALinear(module, min(rank, smallest), generator)
             if isinstance(module, nn.Linear)
-            else LoRAConv(module, min(rank, smallest), generator)  # type: ignore[arg-type]
+            else LoRAConv(module, min(rank, smallest), generator)
         )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, wrapped)
@@ -112,7 +108,7 @@ def add_lora(model: nn.Module, rank: int, *, skip: Collection[str] = (), seed: i
     return names
 
 
-def _start(down: nn.Parameter, up: nn.Parameter, generator: torch.Generator) -> None:
+def _start(down: Tensor, up: Tensor, generator: torch.Generator) -> None:
     """Kaiming-uniform down, zero up: the branch starts as zero (Hu et al. 2021, section 4.1)."""
     bound = 1.0 / math.sqrt(down[0].numel())
     with torch.no_grad():

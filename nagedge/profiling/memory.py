@@ -21,9 +21,10 @@ from pathlib import Path
 from nagedge.errors import ConfigurationError
 from nagedge.profiling.measure import EVIDENCE_HOST
 
-__all__ = ["MemoryPeak", "peak_memory"]
+__all__ = ["Argument", "MemoryPeak", "peak_memory"]
 
 Argument = str | int | float | bool | None
+"""What can be told to the child process."""
 
 _MARKER = "nagedge-memory:"
 
@@ -36,7 +37,8 @@ class MemoryPeak:
         evidence: the class of evidence. method: how the peak was read.
         step_bytes: the peak while stepping, above the loaded session.
         lower_bound: whether ``step_bytes`` may be too low, as the loading's own peak hides part of it.
-        loaded_bytes: the loaded session, above an interpreter with numpy: weights, graph and the runtime's libraries.
+        loaded_bytes: the loaded session, above an interpreter that has imported the factory's module: weights, graph
+            and the runtime's own libraries.
         process_bytes: the whole process at its peak while stepping.
         steps: how many were run.
     """
@@ -102,9 +104,10 @@ def _measure(order: str) -> MemoryPeak:
     """What the child does; ``order`` is the JSON of :func:`peak_memory`."""
     request = json.loads(order)
     module, _, function = request["factory"].partition(":")
+    load = getattr(importlib.import_module(module), function)
     _return_free_memory()
     bare = _resident_bytes()
-    run: Callable[[int], None] = getattr(importlib.import_module(module), function)(**request["arguments"])
+    run: Callable[[int], None] = load(**request["arguments"])
     _return_free_memory()
     resettable = _reset_high_water()
     loaded = _resident_bytes()

@@ -297,7 +297,7 @@ def _style(axes: Axes) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    columns = 3 if len(axes.get_lines()) > 3 else len(axes.get_lines())
+    columns = min(3, len(axes.get_lines()))
     axes.figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, labelcolor=_INK, ncols=columns)
 
 

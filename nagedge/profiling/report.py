@@ -11,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nagedge.profiling.results import Profile, write_text
+from nagedge.files import write_file
+from nagedge.profiling.results import Profile
 from nagedge.profiling.section_parts import Page, environment_part, section_part, workload_part
 from nagedge.profiling.sections import Card, Section
 
@@ -36,7 +37,7 @@ def write_report(
         The path.
     """
     page = render_report(profile, title=title, subtitle=subtitle, highlights=highlights, sections=sections)
-    return write_text(Path(path), page)
+    return write_file(Path(path), page)
 
 
 def render_report(

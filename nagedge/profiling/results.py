@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from nagedge.devices.host import HostDescription
 from nagedge.errors import DataError
@@ -14,7 +11,7 @@ from nagedge.profiling.measure import Distribution
 from nagedge.profiling.memory import MemoryPeak
 from nagedge.profiling.operators import OperatorTable
 
-__all__ = ["SCHEMA_VERSION", "Profile", "Version", "WorkloadProfile", "profile_schema", "write_text"]
+__all__ = ["SCHEMA_VERSION", "Profile", "Version", "WorkloadProfile", "profile_schema"]
 
 SCHEMA_VERSION = 1
 """Of the profile's JSON; it rises when a field changes its meaning or goes away."""
@@ -36,6 +33,7 @@ class WorkloadProfile:
         name: ``"infer"`` or ``"train"``: one prediction, or one training step.
         artifact: the file, relative to the bundle. runtime: what ran it. threads: inside operators.
         batch: examples a call.
+        evidence: the class of evidence of all these figures, ``"measured-host"``.
         load_ms: opening the session, once.
         latency: of a call, in ms.
         operators: where a call's time goes, from a separate traced run; ``None`` if not traced.
@@ -48,6 +46,7 @@ class WorkloadProfile:
     runtime: str
     threads: int
     batch: int
+    evidence: str
     load_ms: float
     latency: Distribution
     operators: OperatorTable | None
@@ -120,22 +119,3 @@ def profile_schema() -> dict[str, object]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Profile).json_schema()
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file in full or not at all: a temporary sibling, flushed to disk and renamed. Folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)  # mkstemp makes files that only the owner reads
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return path

@@ -83,7 +83,7 @@ class _TorchTraining:
             outputs, buffers = self._forward(self._state, [torch.from_numpy(a) for a in checked.values()])
             expected = {key: torch.from_numpy(a) for key, a in wanted.items()}
             total, by_task = total_loss(self._tasks, outputs, expected, torch.from_numpy(weight))
-            total.backward()
+            torch.autograd.backward(total)
             self._optimizer.step()
             self._state |= {key: value.detach() for key, value in buffers.items()}
         return {"loss": float(total.detach()), **{key: float(loss.detach()) for key, loss in by_task.items()}}

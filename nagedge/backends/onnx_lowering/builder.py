@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import sympy
+import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx
@@ -121,12 +121,13 @@ class GraphBuilder:
 
     def register_symbols(self, name: str, fake: torch.Tensor) -> None:
         """Remember where the symbolic sizes of a graph input can be read at run time."""
-        for axis, size in enumerate(fake.shape):
+        sizes: Sequence[object] = tuple(fake.shape)
+        for axis, size in enumerate(sizes):
             if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol):
                 self._symbols.setdefault(size.node.expr, (name, axis))
 
     def size(self, argument: Any) -> int | sympy.Expr:
-        """Return a size (an int, an fx node, a SymInt or an expression) as an int, or as an expression in the batch size."""
+        """Return a size (int, fx node, SymInt or expression) as an int, or as an expression in the batch size."""
         value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
         if isinstance(value, sympy.Expr):
             return int(value) if value.is_number else value

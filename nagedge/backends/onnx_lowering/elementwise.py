@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from nagedge.backends.onnx_lowering.builder import GraphBuilder, Number, dtype_of
 
@@ -24,7 +25,7 @@ _KEEPS_VALUE = {"expand", "view", "reshape", "unsqueeze", "_unsafe_view", "permu
 def short_name(node: fx.Node) -> str:
     """Return ``"add"`` for ``aten.add.Tensor``."""
     target = node.target
-    return target.overloadpacket.__name__ if isinstance(target, torch._ops.OpOverload) else str(target)
+    return target.overloadpacket.__name__ if isinstance(target, OpOverload) else str(target)
 
 
 def filled_value(argument: Any) -> Number | None:

@@ -13,6 +13,7 @@ import onnx
 import torch
 from onnx import helper
 from torch import Tensor, fx
+from torch._ops import OpOverload
 
 from nagedge.backends.onnx_lowering import compute, elementwise, structure
 from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder
@@ -102,7 +103,7 @@ def lower_to_onnx(
 
 def _rule(node: fx.Node) -> Any:
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+    if not isinstance(target, OpOverload) or target.namespace != "aten":
         return None
     return RULES.get(target.overloadpacket.__name__)
 
@@ -117,9 +118,9 @@ def _onnx_dtype(name: str) -> int:
     return DTYPES[getattr(torch, name)]
 
 
-def _shape(fake: Tensor, spec: TensorSpec | None) -> list[int | str]:
-    named = spec.shape if spec is not None else fake.shape
-    return [str(n) if isinstance(size, torch.SymInt) else int(size) for n, size in zip(named, fake.shape, strict=True)]
+def _shape(fake: Tensor, spec: TensorSpec) -> list[int | str]:
+    sizes: Sequence[object] = tuple(fake.shape)
+    return [str(n) if isinstance(s, torch.SymInt) else int(str(s)) for n, s in zip(spec.shape, sizes, strict=True)]
 
 
 def _name_outputs(

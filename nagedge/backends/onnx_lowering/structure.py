@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import sympy
+import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from torch import fx
 
@@ -48,7 +48,7 @@ def _view(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _permute(builder: GraphBuilder, node: fx.Node) -> str:
     rank = _rank(node.args[0])
-    return builder.add("Transpose", [builder.tensor(node.args[0])], perm=[d % rank for d in node.args[1]])  # type: ignore[union-attr,operator,misc]
+    return builder.add("Transpose", [builder.tensor(node.args[0])], perm=[d % rank for d in node.args[1]])  # type: ignore[union-attr,operator]
 
 
 def _transpose(builder: GraphBuilder, node: fx.Node) -> str:
@@ -204,19 +204,20 @@ def _embedding(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _index(builder: GraphBuilder, node: fx.Node) -> str:
-    indices = list(node.args[1])  # type: ignore[arg-type]
+    indices: list[Any] = list(node.args[1])  # type: ignore[arg-type]
     given = [i for i, index in enumerate(indices) if index is not None]
-    if len(given) == 1 and dtype_of(indices[given[0]]) != torch.bool:  # type: ignore[arg-type]
+    if len(given) == 1 and dtype_of(indices[given[0]]) != torch.bool:
         return builder.add(
             "Gather", [builder.tensor(node.args[0]), builder.tensor(indices[given[0]])], axis=given[0]
         )
-    leading = given == list(range(len(given))) and not any(dtype_of(i) == torch.bool for i in indices if i is not None)  # type: ignore[arg-type]
+    masks = any(dtype_of(index) == torch.bool for index in indices if index is not None)
+    leading = given == list(range(len(given))) and not masks
     if not leading:
         raise UnsupportedOperatorError(
             "indexing with several index tensors that are not the leading ones, or with a mask, has no lowering: "
             "use torch.where, or index one axis at a time."
         )
-    shape = list(torch.broadcast_shapes(*[_fake(indices[i]).shape for i in given]))
+    shape = list(torch.broadcast_shapes(*[_fake(indices[i]).shape for i in given]))  # type: ignore[no-untyped-call]
     parts = []
     for i in given:
         expanded = builder.add("Expand", [builder.tensor(indices[i], torch.int64), builder.shape(shape)])
@@ -248,10 +249,10 @@ def _scatter_into(builder: GraphBuilder, node: fx.Node, axis: int, start: Any, e
 
 def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
     axis = int(_argument(node, 2, "dim", 0)) % _rank(node.args[0])
-    size = _fake(node.args[0]).shape[axis]
+    size: object = _fake(node.args[0]).shape[axis]
     start, end = _argument(node, 3, "start", None), _argument(node, 4, "end", None)
     if _argument(node, 5, "step", 1) != 1:
-        raise UnsupportedOperatorError("aten.slice_scatter with a step has no lowering: write the result with torch.cat.")
+        raise UnsupportedOperatorError("aten.slice_scatter with a step has no lowering: use torch.cat instead.")
     start = 0 if start is None else start
     end = size if end is None or (isinstance(end, int) and isinstance(size, int) and end > size) else end
     if isinstance(size, int):
