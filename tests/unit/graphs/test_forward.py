@@ -45,7 +45,7 @@ def assert_traced(
         keywords = dict(zip(example, inputs, strict=True)) if isinstance(example, dict) else {}
         with torch.no_grad():
             expected = model(**keywords) if keywords else model(*inputs)
-        by_name = (
+        by_name = keywords or {spec.name: x for spec, x in zip(forward.inputs, inputs, strict=True)}
             dict(zip([s.name for s in forward.inputs], inputs, strict=True)) if not keywords else keywords
         )
         got = run(forward, model, *[by_name[s.name] for s in forward.inputs])
