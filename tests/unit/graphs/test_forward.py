@@ -46,8 +46,6 @@ def assert_traced(
         with torch.no_grad():
             expected = model(**keywords) if keywords else model(*inputs)
         by_name = keywords or {spec.name: x for spec, x in zip(forward.inputs, inputs, strict=True)}
-            dict(zip([s.name for s in forward.inputs], inputs, strict=True)) if not keywords else keywords
-        )
         got = run(forward, model, *[by_name[s.name] for s in forward.inputs])
         assert list(got) == [task.name for task in tasks]
         expected = expected if isinstance(expected, dict) else dict(zip(got, listed(expected), strict=True))
