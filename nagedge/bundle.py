@@ -167,12 +167,14 @@ def write_bundle(
         return Bundle(out, complete)
     except OSError as error:
         raise ConfigurationError(
-            f"bundle {str(out)!r} cannot be written: {error.strerror}. What was there is kept; free some space, or give "
-            "another --out."
+            f"bundle {str(out)!r} cannot be written: {error.strerror}. What was there is kept; free some space, or "
+            "give another --out."
         ) from error
 
 
-def _fill(folder: Path, manifest: Manifest, files: Mapping[str, bytes], tensors: Mapping[str, Arrays]) -> Manifest:
+def _fill(
+    folder: Path, manifest: Manifest, files: Mapping[str, bytes], tensors: Mapping[str, Arrays]
+) -> Manifest:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,14 +213,19 @@ def _check_replaceable(out: Path) -> None:
         if not any(out.iterdir()):
             return
         manifest = out / MANIFEST_FILE
-        if manifest.is_file() and '"nagedge-bundle"' in manifest.read_text(encoding="utf-8", errors="replace")[:4096]:
+        if (
+            manifest.is_file()
+            and '"nagedge-bundle"' in manifest.read_text(encoding="utf-8", errors="replace")[:4096]
+        ):
             return
         raise ConfigurationError(
             f"{str(out)!r} exists and is not a bundle: nothing was written. Give another --out, or remove it first."
         )
     if out.suffix == ".zip" and zipfile.is_zipfile(out):
         return
-    raise ConfigurationError(f"{str(out)!r} exists and is not a bundle: nothing was written. Give another --out.")
+    raise ConfigurationError(
+        f"{str(out)!r} exists and is not a bundle: nothing was written. Give another --out."
+    )
 
 
 def _read_manifest(folder: Path, shown: Path) -> Manifest:
@@ -226,10 +233,13 @@ def _read_manifest(folder: Path, shown: Path) -> Manifest:
     if not path.is_file() or path.is_symlink():
         what = "holds no bundle" if folder.is_dir() else "does not exist"
         raise BundleError(
-            f"{str(shown)!r} {what}: expected a folder or .zip with {MANIFEST_FILE}. Give what `nagedge export --out` wrote."
+            f"{str(shown)!r} {what}: expected a folder or .zip with {MANIFEST_FILE}. Give what "
+            "`nagedge export --out` wrote."
         )
     if path.stat().st_size > _LARGEST_MANIFEST:
-        raise BundleError(f"bundle {str(shown)!r}: {MANIFEST_FILE} is {path.stat().st_size} bytes, too large to be one.")
+        raise BundleError(
+            f"bundle {str(shown)!r}: {MANIFEST_FILE} is {path.stat().st_size} bytes, too large to be one."
+        )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -241,8 +251,8 @@ def _read_manifest(folder: Path, shown: Path) -> Manifest:
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BundleError(
-            f"bundle {str(shown)!r} has schema version {version!r}, this program reads {SCHEMA_VERSION}. Use the version "
-            "of NagEdge that wrote it, or export again."
+            f"bundle {str(shown)!r} has schema version {version!r}, this program reads {SCHEMA_VERSION}. Use the "
+            "version of NagEdge that wrote it, or export again."
         )
     try:
         return Manifest.model_validate(document)
@@ -266,33 +276,41 @@ def _check_name(name: str, shown: Path) -> None:
         )
 
 
+def _check_no_link(is_link: bool, name: str, shown: Path) -> None:  # noqa: FBT001 - what the check is about
+    if is_link:
+        raise BundleError(f"bundle {str(shown)!r}: {name!r} is a link. Copy the real file there.")
+
+
 def _check_file(folder: Path, name: str, entry: FileEntry, shown: Path) -> None:
     _check_name(name, shown)
     current = folder
     for part in PurePosixPath(name).parts:
         current = current / part
-        if current.is_symlink():
-            raise BundleError(f"bundle {str(shown)!r}: {name!r} is a link. Copy the real file there.")
+        _check_no_link(current.is_symlink(), name, shown)
     if not current.is_file():
-        raise BundleError(f"bundle {str(shown)!r}: {name!r} is missing. Export again, or take it from a backup.")
+        raise BundleError(
+            f"bundle {str(shown)!r}: {name!r} is missing. Export again, or take it from a backup."
+        )
     size = current.stat().st_size
     if size != entry.size_bytes:
         raise BundleError(
-            f"bundle {str(shown)!r}: {name!r} has {size} bytes, the manifest says {entry.size_bytes}: it is truncated or "
-            "was changed. Export again, or take it from a backup."
+            f"bundle {str(shown)!r}: {name!r} has {size} bytes, the manifest says {entry.size_bytes}: it is truncated "
+            "or was changed. Export again, or take it from a backup."
         )
     digest = sha256_of(current)
     if digest != entry.sha256:
         raise BundleError(
-            f"bundle {str(shown)!r}: {name!r} has sha256 {digest[:16]}…, the manifest says {entry.sha256[:16]}…: it was "
-            "changed. Export again, or take it from a backup."
+            f"bundle {str(shown)!r}: {name!r} has sha256 {digest[:16]}…, the manifest says {entry.sha256[:16]}…: it "
+            "was changed. Export again, or take it from a backup."
         )
 
 
 def _unpack(path: Path) -> tuple[object, Path]:
     """Unpack a .zip into a temporary folder that is removed with the returned owner."""
     if not zipfile.is_zipfile(path):
-        raise BundleError(f"{str(path)!r} is a file but no .zip archive: give a bundle's folder, or a .zip of it.")
+        raise BundleError(
+            f"{str(path)!r} is a file but no .zip archive: give a bundle's folder, or a .zip of it."
+        )
     folder = Path(tempfile.mkdtemp(prefix="nagedge-bundle-"))
     owner = _Owner()
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
@@ -303,12 +321,13 @@ def _unpack(path: Path) -> tuple[object, Path]:
                 if info.is_dir():
                     continue
                 _check_name(name, path)
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise BundleError(f"bundle {str(path)!r}: {name!r} is a link. Copy the real file there.")
+                _check_no_link(stat.S_ISLNK(info.external_attr >> 16), name, path)
                 archive.extract(info, folder)
     except BundleError:
         raise
-    except Exception as error:  # what a damaged archive raises is not one class (zlib.error, RuntimeError, ...)
+    except (
+        Exception
+    ) as error:  # what a damaged archive raises is not one class (zlib.error, RuntimeError, ...)
         raise BundleError(
             f"bundle {str(path)!r} cannot be unpacked: {error}. Export again, or take it from a backup."
         ) from None

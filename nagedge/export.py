@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 
 _BACKENDS = {"onnxruntime": onnxruntime_backend}
 _DEFAULT_LR, _DEFAULT_MOMENTUM = 0.01, 0.9
-# Of the learning rate that trained the model from scratch: folding BatchNorm away takes its damping of large steps away.
+# Of the learning rate that trained from scratch: folding BatchNorm away takes its damping of large steps away.
 _FINE_TUNING_LR_FACTOR = 0.02
 
 
@@ -157,7 +157,13 @@ class _Traced:
 
 
 def _trace(
-    source: ExportSource, trainable: str, batch_norm: str, batch: int | None, train: bool, report: Progress, total: int
+    source: ExportSource,
+    trainable: str,
+    batch_norm: str,
+    batch: int | None,
+    train: bool,
+    report: Progress,
+    total: int,
 ) -> _Traced:
     check_state(source.model)
     prepared = apply_policy(source.model, batch_norm, source.example_input)
@@ -178,7 +184,11 @@ def _trace(
         if train and batch_norm == "train":
             train_forward = _renamed(
                 trace_forward(
-                    prepared, source.example_input, source.tasks, batch=forward.batch, batch_norm_training=True
+                    prepared,
+                    source.example_input,
+                    source.tasks,
+                    batch=forward.batch,
+                    batch_norm_training=True,
                 ),
                 source.input,
             )
@@ -218,7 +228,7 @@ def _trace(
 def _check_names(forward: ForwardGraph, step: StepGraph | None) -> None:
     """Refuse names that an artifact would hold twice: those of inputs, outputs and constants."""
     inputs = [spec.name for spec in forward.inputs]
-    taken = {name: "an input" for name in inputs}
+    taken = dict.fromkeys(inputs, "an input")
     for name in forward.outputs:
         if name in taken:
             raise ConfigurationError(f"task {name!r} has the name of an input of the model: rename the task.")
@@ -227,7 +237,10 @@ def _check_names(forward: ForwardGraph, step: StepGraph | None) -> None:
     if step is not None:
         in_step = {spec.name: "an input of the training step" for spec in step.inputs}
         in_step |= dict.fromkeys(step.outputs, "an output of the training step")
-    for names, known in ((forward.state_names, taken), (() if step is None else tuple(step.constants), in_step)):
+    for names, known in (
+        (forward.state_names, taken),
+        (() if step is None else tuple(step.constants), in_step),
+    ):
         for name in names:
             if name in known:
                 raise ConfigurationError(
@@ -323,7 +336,9 @@ def _source(
         return load_source(model)
     if tasks is None or example_input is None:
         missing = "tasks" if tasks is None else "example_input"
-        raise ConfigurationError(f"export of a {type(model).__name__} needs {missing}=: see nagedge.TaskSpec.")
+        raise ConfigurationError(
+            f"export of a {type(model).__name__} needs {missing}=: see nagedge.TaskSpec."
+        )
     return _checked(ExportSource(model, tuple(tasks), example_input, type(model).__name__))
 
 
@@ -363,7 +378,7 @@ def load_source(source: Checkpoint | str | Path) -> ExportSource:
 
 def _from_factory(text: str) -> ExportSource:
     module_name, _, attribute = text.partition(":")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does: a factory beside the user is found
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a factory beside the user is found
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
         made = factory()
@@ -375,7 +390,7 @@ def _from_factory(text: str) -> ExportSource:
             "function without arguments."
         ) from error
     finally:
-        sys.path.remove(os.getcwd())
+        sys.path.remove(str(Path.cwd()))
     if isinstance(made, ExportSource):
         return made
     if not (isinstance(made, tuple) and len(made) == 3 and isinstance(made[0], nn.Module)):
@@ -392,9 +407,13 @@ def _checked(source: ExportSource) -> ExportSource:
         raise ConfigurationError("tasks must hold one nagedge.TaskSpec for each output of the model.")
     for name in names:
         if names.count(name) > 1:
-            raise ConfigurationError(f"task name {name!r} is used {names.count(name)} times: names must differ.")
+            raise ConfigurationError(
+                f"task name {name!r} is used {names.count(name)} times: names must differ."
+            )
         if name == "loss":
-            raise ConfigurationError("task name 'loss' is taken by the total loss of all tasks: choose another.")
+            raise ConfigurationError(
+                "task name 'loss' is taken by the total loss of all tasks: choose another."
+            )
     for task in source.tasks:
         loss_spec(task)
     return source

@@ -158,7 +158,12 @@ class _Settings:
 
 
 def _settings(
-    bundle: Bundle, epochs: int, batch_size: int, lr: float | None, momentum: float | None, weight_decay: float | None
+    bundle: Bundle,
+    epochs: int,
+    batch_size: int,
+    lr: float | None,
+    momentum: float | None,
+    weight_decay: float | None,
 ) -> _Settings:
     training = bundle.manifest.training
     if training is None:
@@ -190,7 +195,9 @@ def _examples(bundle: Bundle, data: str | Path | Examples, reports: list[Cleanin
             f"bundle {str(bundle.path)!r} has {len(manifest.inputs)} inputs; a data file holds one. Give Examples from "
             "Python."
         )
-    examples, report = load_examples(data, [t.spec() for t in manifest.tasks], _preprocessing(manifest), _spec(manifest))
+    examples, report = load_examples(
+        data, [t.spec() for t in manifest.tasks], _preprocessing(manifest), _spec(manifest)
+    )
     reports.append(report)
     return examples
 
@@ -209,7 +216,9 @@ def _split(examples: Examples, seed: int) -> tuple[Examples, Examples]:
     count = len(examples)
     held = max(1, round(count * _HELD_OUT))
     if count < 2:
-        raise DataError(f"the data has {count} usable example(s), fine-tuning needs 2 or more: one to evaluate on.")
+        raise DataError(
+            f"the data has {count} usable example(s), fine-tuning needs 2 or more: one to evaluate on."
+        )
     order = np.random.default_rng([seed, 1]).permutation(count)
     return examples.take(order[held:]), examples.take(order[:held])
 
@@ -221,7 +230,9 @@ def _batches(examples: Examples, size: int, epochs: int, seed: int, *, pad: bool
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             batch = examples.take(np.resize(rows, size) if pad else rows)
-            weight = batch.sample_weight if batch.sample_weight is not None else np.ones(len(batch), np.float32)
+            weight = (
+                batch.sample_weight if batch.sample_weight is not None else np.ones(len(batch), np.float32)
+            )
             if pad:
                 weight = np.where(np.arange(size) < len(rows), weight, 0).astype(np.float32)
             yield Examples(batch.inputs, batch.targets, weight)
@@ -245,7 +256,10 @@ def _personal_bundle(
     bundle: Bundle, learnt: Mapping[str, Array], momentum: Mapping[str, Array], out: Path
 ) -> Bundle:
     """Write the bundle again with the learnt tensors in its tensor files and in every inference model."""
-    tensor_files = {PARAMS_FILE: bundle.params() | dict(learnt), MOMENTUM_FILE: bundle.momentum() | dict(momentum)}
+    tensor_files = {
+        PARAMS_FILE: bundle.params() | dict(learnt),
+        MOMENTUM_FILE: bundle.momentum() | dict(momentum),
+    }
     inference = {t.artifacts["infer"] for t in bundle.manifest.targets.values() if "infer" in t.artifacts}
     files = {}
     for name in bundle.manifest.files:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from nagedge.specs import LossSpec, TaskSpec, TensorSpec
 
 __all__ = [
-    "SCHEMA_VERSION", "ComparisonEntry", "FileEntry", "InputEntry", "Manifest", "TargetEntry", "TaskEntry", "TensorEntry",
-    "TrainingEntry", "VerificationEntry", "manifest_json_schema",
+    "SCHEMA_VERSION", "ComparisonEntry", "FileEntry", "InputEntry", "Manifest", "TargetEntry", "TaskEntry",
+    "TensorEntry", "TrainingEntry", "VerificationEntry", "manifest_json_schema",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -101,7 +101,9 @@ class TrainingEntry(_Entry):
     trainable: str = Field(description="The choice at export: all, heads, bias, norm, lora:RANK or a regex.")
     parameters: list[str] = Field(description="Names of the trained parameters.")
     decayed: list[str] = Field(description="Those of them to which weight decay applies.")
-    buffers: list[str] = Field(description="Buffers that the step updates (BatchNorm statistics under 'train').")
+    buffers: list[str] = Field(
+        description="Buffers that the step updates (BatchNorm statistics under 'train')."
+    )
     batch_norm: Literal["fold", "freeze", "train"]
     lr: float = Field(description="Default learning rate.")
     momentum: float = Field(description="Default Nesterov momentum.")
@@ -155,7 +157,9 @@ class TargetEntry(_Entry):
     inference_rtol: float
     inference_atol: float
     backward_error: float
-    artifacts: dict[str, str] = Field(description="Role (infer, train_step) to the file's path in the bundle.")
+    artifacts: dict[str, str] = Field(
+        description="Role (infer, train_step) to the file's path in the bundle."
+    )
 
 
 class Manifest(_Entry):
@@ -167,13 +171,19 @@ class Manifest(_Entry):
     inputs: list[InputEntry]
     tasks: list[TaskEntry] = Field(min_length=1)
     batch: int | None = Field(description="The only batch size the artifacts take; null when it is free.")
-    preprocessing: dict[str, Any] | None = Field(None, description="Steps from raw values to inputs and targets.")
+    preprocessing: dict[str, Any] | None = Field(
+        None, description="Steps from raw values to inputs and targets."
+    )
     training: TrainingEntry | None = Field(None, description="null for a bundle without a training step.")
     targets: dict[str, TargetEntry]
     files: dict[str, FileEntry] = Field(description="Every file of the bundle but the manifest, by path.")
     versions: dict[str, str] = Field(description="Of the tools that wrote the bundle.")
-    notes: list[str] = Field(default_factory=list, description="What the export decided and a reader should know.")
-    verification: dict[str, VerificationEntry] = Field(default_factory=dict, description="Results, by target.")
+    notes: list[str] = Field(
+        default_factory=list, description="What the export decided and a reader should know."
+    )
+    verification: dict[str, VerificationEntry] = Field(
+        default_factory=dict, description="Results, by target."
+    )
 
 
 def manifest_json_schema() -> dict[str, Any]:

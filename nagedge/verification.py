@@ -72,7 +72,12 @@ class Comparison:
 
 
 def verify(
-    bundle: Bundle, *, steps: int = 20, target: str | None = None, seed: int = 0, progress: Progress | None = None
+    bundle: Bundle,
+    *,
+    steps: int = 20,
+    target: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> list[Comparison]:
     """Compare every target of ``bundle`` with PyTorch and store the verdicts in the manifest.
 
@@ -248,7 +253,9 @@ def _explained(
 
 
 def _perturbed(state: TrainingState, size: float, rng: np.random.Generator) -> TrainingState:
-    return TrainingState({k: _noisy(v, size, rng) for k, v in state.params.items()}, state.momentum, state.buffers)
+    return TrainingState(
+        {k: _noisy(v, size, rng) for k, v in state.params.items()}, state.momentum, state.buffers
+    )
 
 
 def _noisy(array: Array, size: float, rng: np.random.Generator) -> Array:
@@ -290,7 +297,9 @@ def _inference(bundle: Bundle, name: str, entry: TargetEntry, seed: int) -> Iter
         inputs, _ = random_batch(bundle.manifest, size, np.random.default_rng([seed, 10**6 + i]))
         got, expected = runtime.predict(inputs), reference.predict(inputs)
         for task, value in expected.items():
-            yield compare(f"infer.{task}", 0, got[task], [value], entry.inference_rtol, entry.inference_atol, name)
+            yield compare(
+                f"infer.{task}", 0, got[task], [value], entry.inference_rtol, entry.inference_atol, name
+            )
 
 
 def compare(

@@ -58,7 +58,12 @@ def lower(
         "infer": (
             "infer.onnx",
             lower_to_onnx(
-                inference.module, inference.inputs, inference.outputs, inference.state, opset=target.opset, name="infer"
+                inference.module,
+                inference.inputs,
+                inference.outputs,
+                inference.state,
+                opset=target.opset,
+                name="infer",
             ).SerializeToString(),
         )
     }

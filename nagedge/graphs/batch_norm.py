@@ -49,8 +49,12 @@ def apply_policy(model: nn.Module, policy: str, example_input: object) -> nn.Mod
     prepared = copy.deepcopy(model).eval()
     if policy == "fold":
         fold_batch_norms(prepared, example_input)
-        if not _agree(run_example(copy.deepcopy(model).eval(), example_input), run_example(prepared, example_input)):
-            return copy.deepcopy(model).eval()  # whatever a fold did to this model, it is the same without one
+        if not _agree(
+            run_example(copy.deepcopy(model).eval(), example_input), run_example(prepared, example_input)
+        ):
+            return copy.deepcopy(
+                model
+            ).eval()  # whatever a fold did to this model, it is the same without one
     if policy == "train":
         for name, module in prepared.named_modules():
             if isinstance(module, _BatchNorm) and module.track_running_stats and module.momentum is None:
@@ -167,7 +171,12 @@ def _pairs(model: nn.Module, example_input: object) -> list[_Pair]:
             if found is not None and isinstance(module, _BatchNorm) and module.running_var is not None:
                 layer, layer_input, raw = found
                 normalised = nn.functional.batch_norm(
-                    raw.clone(), module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps
+                    raw.clone(),
+                    module.running_mean,
+                    module.running_var,
+                    module.weight,
+                    module.bias,
+                    eps=module.eps,
                 )
                 counter.reads[id(raw)] -= 1  # the clone above
                 pairs.append(_Pair(layer, name, module, layer_input, raw, normalised))
@@ -178,7 +187,9 @@ def _pairs(model: nn.Module, example_input: object) -> list[_Pair]:
     for name, module in model.named_modules():
         if isinstance(module, _FOLDABLE):
             handles.append(module.register_forward_hook(remember))
-            if isinstance(module.weight, nn.Parameter):  # a parametrised weight is another tensor at every access
+            if isinstance(
+                module.weight, nn.Parameter
+            ):  # a parametrised weight is another tensor at every access
                 counter.reads[id(module.weight)] = 0
         elif isinstance(module, _BatchNorm) and module.track_running_stats:
             handles.append(module.register_forward_hook(match(name)))

@@ -52,7 +52,9 @@ def _share_repeated(graph: fx.Graph) -> None:
     """Common-subexpression elimination: equal operator, equal arguments, one node."""
     seen: dict[Hashable, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        if node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(
+            node.target, "tags", ()
+        ):
             continue
         key = (node.target, _key(node.args), _key(node.kwargs))
         first = seen.get(key)

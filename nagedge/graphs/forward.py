@@ -167,9 +167,7 @@ def trace_forward(
     for attempt in attempts:
         try:
             with torch.no_grad():
-                module, symbolic = trace(
-                    forward, arguments, dynamic, batch=attempt, decompositions=FORWARD
-                )
+                module, symbolic = trace(forward, arguments, dynamic, batch=attempt, decompositions=FORWARD)
         except NagEdgeError:
             raise
         except Exception as error:
@@ -178,14 +176,16 @@ def trace_forward(
             raise ConfigurationError(_explain(model, example_input, error)) from error
         if attempt is not None or (
             symbolic
-            and all(same_at(size, forward, module, arguments, dynamic) for size in module.meta["doubtful_sizes"])
+            and all(
+                same_at(size, forward, module, arguments, dynamic) for size in module.meta["doubtful_sizes"]
+            )
         ):
             break
     clean(module)
     module, state_names, constants = _drop_unused_state(module, names)
     return ForwardGraph(
         module,
-        tuple([*state_names, *constants]),
+        (*state_names, *constants),
         specs,
         tuple(task.name for task in tasks),
         tuple(updated),

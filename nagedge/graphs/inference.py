@@ -63,7 +63,9 @@ def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> Infer
     for operator in _KEPT:
         table.pop(operator, None)
     examples = [
-        torch.zeros([TRACED_BATCH if s == BATCH else int(s) for s in spec.shape], dtype=getattr(torch, spec.dtype))
+        torch.zeros(
+            [TRACED_BATCH if s == BATCH else int(s) for s in spec.shape], dtype=getattr(torch, spec.dtype)
+        )
         for spec in forward.inputs
     ]
     tensors = [state[name] for name in forward.state_names]

@@ -86,16 +86,14 @@ def forward_from_json(text: str, *, where: str) -> ForwardGraph:
     """
     try:
         document = json.loads(text)
-        if document["format"] != _FORMAT or document["version"] != _VERSION:
-            raise BundleError(
-                f"{where}: format {document['format']!r} version {document['version']!r}, this program reads "
-                f"{_FORMAT!r} version {_VERSION}. Use the version that wrote it."
-            )
+        _check_version(document["format"], document["version"], where)
         graph = fx.Graph()
         known: dict[str, fx.Node] = {}
         arguments_in_order = [*document["state"], *document["inputs"]]
         for i, (name, _) in enumerate(zip(document["placeholders"], arguments_in_order, strict=True)):
-            known[name] = graph.placeholder(f"argument_{i}")  # a name of ours: fx writes it into Python source
+            known[name] = graph.placeholder(
+                f"argument_{i}"
+            )  # a name of ours: fx writes it into Python source
         for name, target, arguments, keywords in document["nodes"]:
             function = _function(target, where)
             node = graph.call_function(
@@ -108,7 +106,9 @@ def forward_from_json(text: str, *, where: str) -> ForwardGraph:
         return ForwardGraph(
             fx.GraphModule(nn.Module(), graph),
             tuple(document["state"]),
-            tuple(TensorSpec(s["name"], s["dtype"], tuple(s["shape"]), s["unit"]) for s in document["inputs"]),
+            tuple(
+                TensorSpec(s["name"], s["dtype"], tuple(s["shape"]), s["unit"]) for s in document["inputs"]
+            ),
             tuple(document["outputs"]),
             tuple(document["updated_buffers"]),
             {},
@@ -122,12 +122,24 @@ def forward_from_json(text: str, *, where: str) -> ForwardGraph:
         ) from None
 
 
+def _check_version(given_format: object, version: object, where: str) -> None:
+    if given_format != _FORMAT or version != _VERSION:
+        raise BundleError(
+            f"{where}: format {given_format!r} version {version!r}, this program reads {_FORMAT!r} version {_VERSION}. "
+            "Use the version that wrote it."
+        )
+
+
 def _function(name: str, where: str) -> Callable[..., Any]:
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     namespace, _, rest = name.partition(".")
     packet_name, _, overload = rest.partition(".")
-    packet = getattr(torch.ops.aten, packet_name, None) if namespace == "aten" and packet_name.isidentifier() else None
+    packet = (
+        getattr(torch.ops.aten, packet_name, None)
+        if namespace == "aten" and packet_name.isidentifier()
+        else None
+    )
     function = getattr(packet, overload, None) if overload.isidentifier() else None
     if not isinstance(function, torch._ops.OpOverload) or not _is_harmless(function):
         raise BundleError(
@@ -139,7 +151,9 @@ def _function(name: str, where: str) -> Callable[..., Any]:
 
 def _keywords(function: Callable[..., Any], keywords: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Return ``keywords`` if the operator has arguments of these names, which fx writes into Python source."""
-    known = {a.name for a in function._schema.arguments} if isinstance(function, torch._ops.OpOverload) else set()
+    known = (
+        {a.name for a in function._schema.arguments} if isinstance(function, torch._ops.OpOverload) else set()
+    )
     for name in keywords:
         if name not in known:
             raise BundleError(
@@ -153,7 +167,11 @@ def _is_harmless(function: torch._ops.OpOverload) -> bool:
     """Whether the operator only computes on its arguments: functional, and one that graphs are made of."""
     if function._schema.is_mutable:
         return False
-    known = torch.Tag.core in function.tags or function in _decomposed() or function is torch.ops.aten.reshape.default
+    known = (
+        torch.Tag.core in function.tags
+        or function in _decomposed()
+        or function is torch.ops.aten.reshape.default
+    )
     return known or function.overloadpacket.__name__ in PORTABLE_OPS
 
 

@@ -79,7 +79,11 @@ def trace_train_step(
         name for name in forward.state_names if name not in set(trainable) | set(forward.updated_buffers)
     ]
     decayed = frozenset(name for name in trainable if is_decayed(name, state[name]))
-    inputs_count, trainable_count, buffer_count = len(forward.inputs), len(trainable), len(forward.updated_buffers)
+    inputs_count, trainable_count, buffer_count = (
+        len(forward.inputs),
+        len(trainable),
+        len(forward.updated_buffers),
+    )
 
     def step(*flat: Tensor) -> list[Tensor]:
         values = iter(flat)
@@ -117,7 +121,9 @@ def trace_train_step(
         ]
 
     def state_spec(role: str, name: str) -> TensorSpec:
-        return TensorSpec(f"{role}.{name}", str(state[name].dtype).removeprefix("torch."), tuple(state[name].shape))
+        return TensorSpec(
+            f"{role}.{name}", str(state[name].dtype).removeprefix("torch."), tuple(state[name].shape)
+        )
 
     specs = [
         *data,

@@ -31,7 +31,9 @@ def lora_rank(trainable: str) -> int | None:
         return None
     text = trainable.partition(":")[2]
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigurationError(f"trainable {trainable!r}: expected 'lora:RANK' with a rank >= 1, e.g. 'lora:4'.")
+        raise ConfigurationError(
+            f"trainable {trainable!r}: expected 'lora:RANK' with a rank >= 1, e.g. 'lora:4'."
+        )
     return int(text)
 
 
@@ -64,7 +66,9 @@ def head_parameters(forward: ForwardGraph, parameters: Sequence[str]) -> list[st
             return exclusive
     used = [name for name in parameters if name in reached]
     position = {node: i for i, node in enumerate(nodes)}
-    first_use = {by_node[p]: min(position[u] for u in p.users) for p in placeholders if by_node.get(p) in reached}
+    first_use = {
+        by_node[p]: min(position[u] for u in p.users) for p in placeholders if by_node.get(p) in reached
+    }
     if not used:
         return []
     last = max(used, key=lambda name: first_use[name])
@@ -72,7 +76,9 @@ def head_parameters(forward: ForwardGraph, parameters: Sequence[str]) -> list[st
     return [name for name in used if name.rpartition(".")[0] == module]
 
 
-def select_trainable(trainable: str, model: nn.Module, forward: ForwardGraph, added: Sequence[str] = ()) -> list[str]:
+def select_trainable(
+    trainable: str, model: nn.Module, forward: ForwardGraph, added: Sequence[str] = ()
+) -> list[str]:
     """Return the names of the parameters that ``trainable`` chooses, in the model's order.
 
     Args:
@@ -114,7 +120,8 @@ def select_trainable(trainable: str, model: nn.Module, forward: ForwardGraph, ad
             pattern = re.compile(trainable)
         except re.error as error:
             raise ConfigurationError(
-                f"trainable {trainable!r} is neither all, heads, bias, norm, lora:RANK nor a regular expression: {error}."
+                f"trainable {trainable!r} is neither all, heads, bias, norm, lora:RANK nor a regular expression: "
+                f"{error}."
             ) from error
         chosen = [name for name in parameters if pattern.search(name)]
     if not chosen:

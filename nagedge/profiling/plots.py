@@ -67,7 +67,7 @@ def timeline_chart(latency: Distribution) -> Chart:
     middle = float(np.median(latency.steady_ms))
     figure, axes = _figure()
     steady_from = 1 + latency.warm_up_calls
-    axes.axvspan(0.5, steady_from + 0.5, color=_SHADE, alpha=0.35, linewidth=0)
+    axes.axvspan(-len(values), steady_from + 0.5, color=_SHADE, alpha=0.35, linewidth=0)
     calls = np.arange(1, len(values) + 1)
     if len(values) <= _MANY:
         axes.plot(calls, values, "o", markersize=2.2, color=_SERIES[0], markeredgewidth=0, alpha=0.8)
@@ -76,7 +76,7 @@ def timeline_chart(latency: Distribution) -> Chart:
     axes.plot(1, values[0], "D", markersize=5, color=_SERIES[1], markeredgewidth=0, label="first call")
     axes.axhline(middle, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
     _latency_scale(axes, values, middle)
-    axes.set_xlim(0.5, len(values) + 0.5)
+    axes.set_xlim(0.5 - 0.015 * len(values), len(values) + 0.5)  # the diamond needs room
     axes.set_xlabel("call")
     axes.set_ylabel("ms")
     share = (
@@ -136,7 +136,9 @@ def distribution_chart(latency: Distribution) -> Chart:
     for index, (name, value) in enumerate(known):
         height = top * (1.04 + 0.08 * ((len(known) - 1 - index) % 3))
         axes.plot([value, value], [0, height], color=_INK, linewidth=1.0, linestyle=(0, (4, 2)))
-        axes.text(value, height, f" {name}", color=_INK, fontsize=8, ha="left", va="center")
+        axes.annotate(
+            name, (value, height), (3, -1), textcoords="offset points", color=_INK, fontsize=8, va="center"
+        )
     span = limit - float(inside.min())
     axes.set_xlim(float(inside.min()) - 0.03 * span, limit + 0.10 * span if span else limit + 1e-3)
     axes.set_xlabel("ms")
@@ -170,7 +172,10 @@ def operators_chart(table: OperatorTable, *, most: int = 10) -> Chart:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     for index, (time, share) in enumerate(zip(times, shares, strict=True)):
-        axes.text(time, index, f" {share * 100:.1f} %", va="center", ha="left", fontsize=8, color=_INK)
+        text = f"{share * 100:.1f} %"
+        axes.annotate(
+            text, (time, index), (3, 0), textcoords="offset points", va="center", fontsize=8, color=_INK
+        )
     axes.set_xlim(0, max(times) * 1.16 or 1.0)
     axes.set_xlabel("ms a call, traced")
     words = ", ".join(
@@ -179,60 +184,74 @@ def operators_chart(table: OperatorTable, *, most: int = 10) -> Chart:
     return Chart("Time by operator", _svg(figure), f"Share of time by operator type: {words}.")
 
 
-def curves_chart(
-    title: str, curves: Sequence[Curve], *, x_label: str, y_label: str = "", log_y: bool = False
-) -> Chart:
-    """Lines in one pair of axes, with a legend when there are several."""
-    figure, axes = _figure()
-    for index, curve in enumerate(curves):
-        marker = "o" if len(curve.x) <= 12 else ""
-        style = "-" if index < len(_SERIES) else "--"
-        colour = _SERIES[index % len(_SERIES)]
+def curves_chart(title: str, curves: Sequence[Curve], *, x_label: str) -> Chart:
+    """Lines in one pair of axes, with a legend when there are several.
+
+    Curves whose labels differ only in a last part in parentheses share a colour; the later ones are dashed.
+    """
+    figure, axes = _figure(height=2.7 + 0.17 * (max(0, len(curves) - 1) // 2))
+    seen: dict[str, int] = {}
+    for curve in curves:
+        base = re.sub(r"\s*\([^()]*\)$", "", curve.label) if len(curves) > 1 else curve.label
+        again = base in seen
+        colour = _SERIES[seen.setdefault(base, len(seen)) % len(_SERIES)]
         axes.plot(
-            curve.x, curve.y, style, marker=marker, markersize=3, color=colour, label=_plain(curve.label)
+            curve.x,
+            curve.y,
+            linestyle=(0, (3, 2)) if again else "-",
+            marker="o" if len(curve.x) <= 12 else "",
+            markersize=3,
+            linewidth=1.4,
+            color=colour,
+            label=_plain(curve.label),
         )
-    if log_y:
-        axes.set_yscale("log")
     axes.margins(x=0.02)
     axes.set_xlabel(_plain(x_label))
-    axes.set_ylabel(_plain(y_label))
+    _whole_numbers(axes)
     if len(curves) > 1:
         _legend(axes)
     words = "; ".join(f"{c.label} from {c.y[0]:.3g} to {c.y[-1]:.3g}" for c in curves if c.y)
     return Chart(title, _svg(figure), f"{title} over {x_label}: {words}.")
 
 
-def errors_chart(curves: Sequence[Curve], *, tolerance: float, reference: str) -> Chart:
-    """Largest error after each step on a logarithmic axis, with the tolerance; exact zeros are not drawn."""
-    figure, axes = _figure()
-    shown = [value for curve in curves for value in curve.y if value > 0]
+def errors_chart(curves: Sequence[Curve], *, reference: str) -> Chart:
+    """Largest difference over what is allowed, by step, on a logarithmic axis with the tolerance at 1.
+
+    Values of 0 (exact agreement) and infinity cannot be drawn; the caption says so.
+    """
+    figure, axes = _figure(height=2.9)
+    shown = [value for curve in curves for value in curve.y if 0 < value < np.inf]
     for index, curve in enumerate(curves):
-        y = [value if value > 0 else np.nan for value in curve.y]
+        y = [value if 0 < value < np.inf else np.nan for value in curve.y]
         marker = "o" if len(curve.x) <= 30 else ""
+        colour = _SERIES[index % len(_SERIES)]
         axes.plot(
-            curve.x,
-            y,
-            marker=marker,
-            markersize=2.5,
-            color=_SERIES[index % len(_SERIES)],
-            label=_plain(curve.label),
+            curve.x, y, marker=marker, markersize=2.5, linewidth=1.4, color=colour, label=_plain(curve.label)
         )
-    axes.axhline(
-        tolerance, color=_BAD, linewidth=1.1, linestyle=(0, (5, 3)), label=f"tolerance {tolerance:.0e}"
-    )
+    axes.axhline(1.0, color=_BAD, linewidth=1.1, linestyle=(0, (5, 3)), label="tolerance")
     axes.set_yscale("log")
-    axes.set_ylim(min([*shown, tolerance]) / 3, max([*shown, tolerance]) * 4)
+    axes.set_ylim(min([*shown, 1.0]) / 3, max([*shown, 1.0]) * 4)
     axes.margins(x=0.02)
     axes.set_xlabel("step")
-    axes.set_ylabel("largest absolute difference")
+    axes.set_ylabel("difference / allowed")
+    _whole_numbers(axes)
     _legend(axes)
     words = "; ".join(f"{curve.label} at most {max(curve.y):.2g}" for curve in curves if curve.y)
+    infinite = any(value == np.inf for curve in curves for value in curve.y)
     return Chart(
         f"Difference from {reference} by step",
         _svg(figure),
-        f"Largest absolute difference over the steps, tolerance {tolerance:.2g}: {words}.",
-        "Logarithmic; values that agree exactly are not drawn.",
+        f"Largest difference over what is allowed, tolerance 1: {words}.",
+        "The largest difference over what the target's tolerance allows, logarithmic. Exact agreement is not drawn"
+        + (", nor are values that are not finite." if infinite else "."),
     )
+
+
+def _whole_numbers(axes: Axes) -> None:
+    """Steps and epochs have no fractions."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def before_after_chart(results: Sequence[BeforeAfter]) -> Chart:
@@ -252,8 +271,8 @@ def before_after_chart(results: Sequence[BeforeAfter]) -> Chart:
         low = min(result.before, result.after, 0.0)
         axes.set_xlim(low * 1.2, top * 1.2)
         for row, value in enumerate((result.before, result.after)):
-            label = f" {value:.4g} {_plain(result.unit)}"
-            axes.text(max(value, 0.0), row, label, va="center", ha="left", fontsize=8.5, color=_INK)
+            text, at = f"{value:.4g} {_plain(result.unit)}".strip(), (max(value, 0.0), row)
+            axes.annotate(text, at, (4, 0), textcoords="offset points", va="center", fontsize=8.5, color=_INK)
         better = "higher is better" if result.higher_is_better else "lower is better"
         axes.set_title(
             f"{_plain(result.task)}: {_plain(result.metric)} ({better})", loc="left", fontsize=9, color=_INK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nagedge.profiling.measure import Distribution
@@ -25,6 +25,7 @@ from nagedge.profiling.sections import (
     FineTuningSection,
     Section,
     TrainingSection,
+    Verdict,
     VerificationSection,
 )
 
@@ -101,62 +102,71 @@ def _verification(section: VerificationSection) -> Part:
         return Part(title=section.title, lead=section.lead, notes=("Nothing was compared.",))
     failures = [item for item in comparisons if not item.within_tolerance]
     tensors = {item.tensor for item in comparisons}
-    steps = {item.step for item in comparisons}
-    largest = max(comparisons, key=lambda item: item.max_abs)
-    worst: dict[str, ComparisonLike] = {}
-    for item in sorted(comparisons, key=lambda item: (item.within_tolerance, -item.max_abs, item.step)):
-        worst.setdefault(item.tensor, item)
+    steps = {item.step for item in comparisons if item.step}
+    targets = {item.target for item in comparisons}
+    first_failures: dict[tuple[str, str], ComparisonLike] = {}
+    # What goes wrong first is the cause of what follows; what agrees is listed by how little it does.
+    for item in sorted(
+        comparisons, key=lambda c: (c.within_tolerance, 0 if c.within_tolerance else c.step, -c.excess)
+    ):
+        first_failures.setdefault((item.target, item.tensor), item)
+    listed = list(first_failures.values())[: section.worst]
     rows = tuple(
         (
-            item.tensor,
-            str(item.step),
+            f"{item.tensor} ({item.target})" if len(targets) > 1 else item.tensor,
+            str(item.step) if item.step else "inference",
             f"{item.max_abs:.2e}",
             f"{item.max_rel:.2e}",
-            f"{item.atol:.0e} + {item.rtol:.0e} · |x|",
+            f"{item.excess:.3f}",
             "yes" if item.within_tolerance else "NO",
         )
-        for item in list(worst.values())[: section.worst]
+        for item in listed
     )
+    worst = listed[0]
+    where = f"step {worst.step}" if worst.step else "inference"
+    verdict: Verdict = "bad" if failures else "good"
     cards = (
         Card(
             "Within tolerance",
-            f"{len(comparisons) - len(failures)} of {len(comparisons)}",
-            f"{len(tensors)} tensors at {len(steps)} steps",
-            "bad" if failures else "good",
+            f"{len(comparisons) - len(failures):,} of {len(comparisons):,}",
+            f"{len(tensors):,} tensors, {len(steps):,} steps",
+            verdict,
         ),
-        Card("Largest difference", f"{largest.max_abs:.1e}", f"{largest.tensor}, step {largest.step}"),
+        Card(
+            "Furthest off" if failures else "Nearest to its tolerance",
+            f"{worst.excess:.2g} ×",
+            f"{worst.tensor}, {where}",
+        ),
+        Card("Tolerance", f"{worst.atol:.0e} + {worst.rtol:.0e} · max|x|", "absolute + relative"),
         Card("Compared", section.runtime, f"against {section.reference}"),
     )
-    header = ("Tensor", "Step", "Max. absolute", "Max. relative", "Tolerance", "Within")
-    chart = errors_chart(
-        _errors_by_step(comparisons),
-        tolerance=max(item.atol for item in comparisons),
-        reference=section.reference,
-    )
+    header = ("Tensor", "Step", "Max. absolute", "Max. relative", "Difference / allowed", "Within")
+    curves = _excess_by_step(comparisons)
     return Part(
         title=section.title,
         lead=section.lead,
         cards=cards,
-        charts=(chart,),
-        tables=(Table(rows=rows, header=header, title="Worst tensors first", numeric=(1, 2, 3)),),
+        charts=(errors_chart(curves, reference=section.reference),) if curves else (),
+        tables=(
+            Table(rows=rows, header=header, title="The most telling tensors first", numeric=(1, 2, 3, 4)),
+        ),
     )
 
 
-def _errors_by_step(comparisons: list[ComparisonLike]) -> list[Curve]:
-    """The largest absolute difference of each group of tensors at each step."""
+def _excess_by_step(comparisons: Sequence[ComparisonLike]) -> list[Curve]:
+    """The largest excess of each group of tensors at each training step."""
     names = {"loss": "losses", "params": "parameters", "momentum": "momentum buffers", "buffers": "buffers"}
-    groups: dict[str, dict[int, float]] = defaultdict(dict)
+    groups: dict[str, dict[int, float]] = {name: {} for name in names.values()}
     for item in comparisons:
-        name = names.get(item.tensor.removeprefix("next.").split(".", 1)[0], "outputs")
-        groups[name][item.step] = max(groups[name].get(item.step, 0.0), item.max_abs)
-    order = [name for name in (*names.values(), "outputs") if name in groups]
+        name = names.get(item.tensor.split(".", 1)[0])
+        if name is not None and item.step:
+            groups[name][item.step] = max(groups[name].get(item.step, 0.0), item.excess)
     return [
         Curve(
-            name,
-            tuple(float(step) for step in sorted(groups[name])),
-            tuple(groups[name][s] for s in sorted(groups[name])),
+            name, tuple(float(step) for step in sorted(found)), tuple(found[step] for step in sorted(found))
         )
-        for name in order
+        for name, found in groups.items()
+        if found
     ]
 
 
@@ -207,7 +217,7 @@ def workload_part(profile: Profile, workload: WorkloadProfile) -> Part:
         title=title if profile.device == "host" else f"{title} on {profile.device}",
         lead=(
             f"{workload.artifact} on {workload.runtime}, batch {workload.batch}, {threads}. "
-            f"Evidence: {latency.evidence}."
+            f"Evidence: {workload.evidence}."
         ),
         notes=workload.notes,
         cards=tuple(cards),
@@ -265,7 +275,7 @@ def _latency_table(workload: WorkloadProfile) -> Table:
         ),
         (
             "Modes",
-            f"two: {milliseconds(modes.low)} and {milliseconds(modes.high)} ({modes.share_high * 100:.0f} % in the slower)"
+            f"two: {milliseconds(modes.low)} and {milliseconds(modes.high)}, {modes.share_high:.0%} in the slower"
             if modes.bimodal
             else "one",
         ),

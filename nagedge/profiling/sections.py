@@ -19,10 +19,12 @@ __all__ = [
     "Section",
     "TableSection",
     "TrainingSection",
+    "Verdict",
     "VerificationSection",
 ]
 
 Verdict = Literal["", "good", "bad"]
+"""What a figure means to the reader, where it means one."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class TrainingSection:
     """How the model was trained.
 
     Args:
-        losses: one curve a task (and split), drawn in one chart.
+        losses: one curve a task and split, drawn in one chart; ``"digit (training)"`` and ``"digit (validation)"``
+            share a colour, the later one is dashed.
         metrics: curves of metrics; each is drawn in its own small chart, since units differ.
         cards: final figures. facts: data, model and optimizer in a table.
         x_label: what the x values count.
@@ -124,13 +127,23 @@ class ComparisonLike(Protocol):
         """Whether the tensor agrees."""
         ...
 
+    @property
+    def excess(self) -> float:
+        """The difference over what is allowed; above 1 is out of tolerance, may be infinite."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """The target's name."""
+        ...
+
 
 @dataclass(frozen=True)
 class VerificationSection:
     """Whether the exported step computes what PyTorch computes.
 
     Args:
-        comparisons: every tensor at every step.
+        comparisons: every tensor at every step; step 0 is inference.
         reference, runtime: what was compared with what.
         worst: how many tensors to list.
     """

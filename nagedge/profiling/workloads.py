@@ -106,7 +106,7 @@ def profile(
         device=device,
         host=host,
         versions=(
-            Version("nagedge", __version__),
+            Version("nagedge", metadata.version("nagedge")),
             Version("python", platform.python_version()),
             *(Version(name, metadata.version(name)) for name in ("numpy", "onnxruntime")),
         ),

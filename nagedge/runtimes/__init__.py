@@ -17,7 +17,14 @@ from nagedge.runtimes.state import TrainingState
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
 
-__all__ = ["RUNTIMES", "InferenceSession", "TrainingSession", "TrainingState", "open_inference", "open_training"]
+__all__ = [
+    "RUNTIMES",
+    "InferenceSession",
+    "TrainingSession",
+    "TrainingState",
+    "open_inference",
+    "open_training",
+]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -105,13 +112,16 @@ def open_inference(
         ConfigurationError: unknown runtime or target.
         BundleError: the runtime refuses the artifact.
     """
-    session: InferenceSession = _module(runtime).open_inference(bundle, target, params=params, threads=threads)
+    session: InferenceSession = _module(runtime).open_inference(
+        bundle, target, params=params, threads=threads
+    )
     return session
 
 
 def _module(runtime: str) -> Any:
     if runtime not in RUNTIMES:
         raise ConfigurationError(
-            f"unknown runtime {runtime!r}; expected one of {', '.join(RUNTIMES)}." + nearest_name(runtime, RUNTIMES)
+            f"unknown runtime {runtime!r}; expected one of {', '.join(RUNTIMES)}."
+            + nearest_name(runtime, RUNTIMES)
         )
     return importlib.import_module(RUNTIMES[runtime])

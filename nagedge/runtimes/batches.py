@@ -14,7 +14,9 @@ __all__ = ["random_batch"]
 Array = npt.NDArray[Any]
 
 
-def random_batch(manifest: Manifest, size: int, rng: np.random.Generator) -> tuple[dict[str, Array], dict[str, Array]]:
+def random_batch(
+    manifest: Manifest, size: int, rng: np.random.Generator
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return inputs and targets of ``size`` rows, drawn from the ranges that the manifest declares."""
     inputs = {entry.name: _random_input(entry, size, rng) for entry in manifest.inputs}
     return inputs, {task.name: _random_target(task, size, rng) for task in manifest.tasks}

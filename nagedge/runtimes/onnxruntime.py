@@ -104,7 +104,9 @@ def with_parameters(content: bytes, params: Arrays) -> bytes:
     model = onnx.load_from_string(content)
     for tensor in model.graph.initializer:
         if tensor.name in params:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(params[tensor.name]), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(np.ascontiguousarray(params[tensor.name]), tensor.name)
+            )
     replaced: bytes = model.SerializeToString()
     return replaced
 
@@ -118,7 +120,9 @@ class _OrtTraining:
         arrays = {f"{role}.{name}": value for role, values in roles.items() for name, value in values.items()}
         # Copies: ONNX Runtime would otherwise write into the caller's arrays one step later.
         self._now = {k: ort.OrtValue.ortvalue_from_numpy(np.array(v, order="C")) for k, v in arrays.items()}
-        self._next = {k: ort.OrtValue.ortvalue_from_numpy(np.empty_like(v, order="C")) for k, v in arrays.items()}
+        self._next = {
+            k: ort.OrtValue.ortvalue_from_numpy(np.empty_like(v, order="C")) for k, v in arrays.items()
+        }
         self._losses = {
             name: ort.OrtValue.ortvalue_from_numpy(np.zeros((), np.float32))
             for name in ["loss", *(f"loss.{task}" for task in self._task_names)]

@@ -48,7 +48,10 @@ def initial_state(bundle: Bundle) -> TrainingState:
 
 
 def checked_batch(
-    manifest: Manifest, inputs: Mapping[str, Array], targets: Mapping[str, Array] | None, sample_weight: Array | None
+    manifest: Manifest,
+    inputs: Mapping[str, Array],
+    targets: Mapping[str, Array] | None,
+    sample_weight: Array | None,
 ) -> tuple[dict[str, Array], dict[str, Array], Array]:
     """Return inputs, targets and weights in the manifest's dtypes, checked against its shapes.
 
@@ -79,14 +82,22 @@ def checked_batch(
     checked_targets = (
         {}
         if targets is None
-        else {t.name: fitted("target", targets, t.name, t.target.dtype, t.target.shape) for t in manifest.tasks}
+        else {
+            t.name: fitted("target", targets, t.name, t.target.dtype, t.target.shape) for t in manifest.tasks
+        }
     )
     batch = next(iter(sizes.values()))
-    weight = np.ones(batch, np.float32) if sample_weight is None else np.ascontiguousarray(sample_weight, np.float32)
+    weight = (
+        np.ones(batch, np.float32)
+        if sample_weight is None
+        else np.ascontiguousarray(sample_weight, np.float32)
+    )
     sizes["sample_weight"] = weight.shape[0] if weight.ndim == 1 else -1
     for name, size in sizes.items():
         if size != batch:
-            raise DataError(f"{name} has {size} rows, the first input has {batch}: give one a row of the batch.")
+            raise DataError(
+                f"{name} has {size} rows, the first input has {batch}: give one a row of the batch."
+            )
     if manifest.batch is not None and batch != manifest.batch:
         raise DataError(
             f"the batch has {batch} rows, this bundle takes exactly {manifest.batch}: fill it up with rows of "

@@ -61,7 +61,9 @@ class _TorchTraining:
             {"params": [p for key, p in self._params.items() if (key in decayed) is decay], "decays": decay}
             for decay in (True, False)
         ]
-        self._optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr=1.0, momentum=0.9, nesterov=True)
+        self._optimizer = torch.optim.SGD(
+            [g for g in groups if g["params"]], lr=1.0, momentum=0.9, nesterov=True
+        )
         for key, param in self._params.items():
             self._optimizer.state[param]["momentum_buffer"] = torch.tensor(state.momentum[key])
 
@@ -77,7 +79,11 @@ class _TorchTraining:
     ) -> dict[str, float]:
         checked, wanted, weight = checked_batch(self._manifest, inputs, targets, sample_weight)
         for group in self._optimizer.param_groups:
-            group |= {"lr": lr, "momentum": momentum, "weight_decay": weight_decay if group["decays"] else 0.0}
+            group |= {
+                "lr": lr,
+                "momentum": momentum,
+                "weight_decay": weight_decay if group["decays"] else 0.0,
+            }
         with _threads(self._threads):
             self._optimizer.zero_grad()
             outputs, buffers = self._forward(self._state, [torch.from_numpy(a) for a in checked.values()])

@@ -79,7 +79,9 @@ class GraphBuilder:
 
     def initializer(self, name: str, array: npt.NDArray[Any]) -> str:
         """Store a named constant and return its name."""
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
+        self.initializers.append(
+            numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        )
         return name
 
     def scalar(self, value: Number, dtype: torch.dtype) -> str:
@@ -175,7 +177,9 @@ class GraphBuilder:
             return self.expression(expression.args[0], True)
         if expression.is_number:
             return self.constant(
-                np.asarray([float(expression)], np.float32) if is_float else np.asarray([int(expression)], np.int64)
+                np.asarray([float(expression)], np.float32)
+                if is_float
+                else np.asarray([int(expression)], np.int64)
             )
         if is_float and expression.is_integer:
             return self.cast(self.expression(expression, False), torch.float32)

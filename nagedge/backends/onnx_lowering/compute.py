@@ -79,7 +79,9 @@ def _pool_geometry(node: fx.Node, *, has_dilation: bool) -> dict[str, Any]:
     padding = [int(p) for p in _argument(node, 3, "padding", [0] * spatial)]
     after = 5 if has_dilation else 4
     ceil = bool(_argument(node, after, "ceil_mode", False))
-    dilation = [int(d) for d in _argument(node, 4, "dilation", [1] * spatial)] if has_dilation else [1] * spatial
+    dilation = (
+        [int(d) for d in _argument(node, 4, "dilation", [1] * spatial)] if has_dilation else [1] * spatial
+    )
     if len(padding) == 1:
         padding = padding * spatial
     if len(dilation) == 1:

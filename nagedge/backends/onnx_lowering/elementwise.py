@@ -19,7 +19,17 @@ Rule = Callable[[GraphBuilder, fx.Node], Any]
 _FILLED = {
     "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_full", "empty",
 }  # fmt: skip
-_KEEPS_VALUE = {"expand", "view", "reshape", "unsqueeze", "_unsafe_view", "permute", "squeeze", "slice", "clone"}
+_KEEPS_VALUE = {
+    "expand",
+    "view",
+    "reshape",
+    "unsqueeze",
+    "_unsafe_view",
+    "permute",
+    "squeeze",
+    "slice",
+    "clone",
+}
 
 
 def short_name(node: fx.Node) -> str:
@@ -90,7 +100,9 @@ def _promoted(arguments: list[Any]) -> torch.dtype:
             value = 1
         elif isinstance(value, torch.SymFloat):
             value = 1.0
-        values.append(torch.empty((1,) * value.dim(), dtype=value.dtype) if isinstance(value, torch.Tensor) else value)
+        values.append(
+            torch.empty((1,) * value.dim(), dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+        )
     return torch.result_type(values[0], values[1])
 
 
@@ -120,7 +132,11 @@ def _rounding(op: str) -> Rule:
 def _relu(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
     x = builder.tensor(node.args[0])
-    return builder.add("Relu", [x]) if dtype.is_floating_point else builder.add("Max", [x, builder.scalar(0, dtype)])
+    return (
+        builder.add("Relu", [x])
+        if dtype.is_floating_point
+        else builder.add("Max", [x, builder.scalar(0, dtype)])
+    )
 
 
 _OF_FLAGS = {"Add": "Or", "Mul": "And", "Max": "Or", "Min": "And"}
@@ -202,7 +218,9 @@ def _div(builder: GraphBuilder, node: fx.Node) -> str:
     quotient = builder.add("Div", [left, right])
     if mode is None or not dtype.is_floating_point:
         return quotient
-    return builder.add("Mul", [builder.add("Sign", [quotient]), builder.add("Floor", [builder.add("Abs", [quotient])])])
+    return builder.add(
+        "Mul", [builder.add("Sign", [quotient]), builder.add("Floor", [builder.add("Abs", [quotient])])]
+    )
 
 
 def _pow(builder: GraphBuilder, node: fx.Node) -> str:
@@ -281,7 +299,9 @@ def _where(builder: GraphBuilder, node: fx.Node) -> str:
 def _masked_fill(builder: GraphBuilder, node: fx.Node) -> str:
     x, mask, value = node.args
     dtype = dtype_of(node)
-    return builder.add("Where", [builder.tensor(mask, torch.bool), builder.tensor(value, dtype), builder.tensor(x, dtype)])
+    return builder.add(
+        "Where", [builder.tensor(mask, torch.bool), builder.tensor(value, dtype), builder.tensor(x, dtype)]
+    )
 
 
 def _cast(builder: GraphBuilder, node: fx.Node) -> str:
@@ -330,7 +350,9 @@ def _elu(builder: GraphBuilder, node: fx.Node) -> str:
     if input_scale == 1.0:
         result = builder.add("Elu", [x], alpha=float(alpha))  # type: ignore[arg-type]
     else:
-        scaled = builder.add("Elu", [builder.add("Mul", [x, builder.scalar(input_scale, dtype)])], alpha=float(alpha))  # type: ignore[arg-type]
+        scaled = builder.add(
+            "Elu", [builder.add("Mul", [x, builder.scalar(input_scale, dtype)])], alpha=float(alpha)
+        )  # type: ignore[arg-type]
         condition = builder.add("Greater", [x, builder.scalar(0, dtype)])
         result = builder.add("Where", [condition, x, scaled])
     return result if scale == 1.0 else builder.add("Mul", [result, builder.scalar(scale, dtype)])  # type: ignore[arg-type]
@@ -359,7 +381,9 @@ def _modulo(builder: GraphBuilder, left: str, right: str, dtype: torch.dtype) ->
     if not dtype.is_floating_point:
         return builder.add("Mod", [left, right])
     rest = builder.add("Mod", [left, right], fmod=1)  # with the sign of the dividend
-    opposite = builder.add("Less", [builder.add("Mul", [builder.add("Sign", [rest]), right]), builder.scalar(0, dtype)])
+    opposite = builder.add(
+        "Less", [builder.add("Mul", [builder.add("Sign", [rest]), right]), builder.scalar(0, dtype)]
+    )
     return builder.add("Where", [opposite, builder.add("Add", [rest, right]), rest])
 
 
@@ -401,4 +425,3 @@ RULES: dict[str, Rule] = {
     "arange": _arange, "hardsigmoid": _hardsigmoid, "elu": _elu, "leaky_relu": _leaky_relu, "softplus": _softplus,
     "remainder": _remainder, "fmod": _fmod,
 }  # fmt: skip
-

@@ -61,7 +61,9 @@ def lower_to_onnx(
         UnsupportedOperatorError: for an operator without a rule; the text names all of them.
     """
     if opset < MINIMUM_OPSET:
-        raise UnsupportedOperatorError(f"opset {opset} is too old: the ONNX lowering needs {MINIMUM_OPSET} or newer.")
+        raise UnsupportedOperatorError(
+            f"opset {opset} is too old: the ONNX lowering needs {MINIMUM_OPSET} or newer."
+        )
     missing = unsupported_operators(module)
     if missing:
         raise UnsupportedOperatorError(f"no ONNX lowering for {', '.join(missing)}.")
@@ -71,7 +73,9 @@ def lower_to_onnx(
     for node, spec in zip(placeholders, inputs, strict=False):
         builder.values[node] = spec.name
         builder.register_symbols(spec.name, node.meta["val"])
-        infos.append(helper.make_tensor_value_info(spec.name, _onnx_dtype(spec.dtype), _shape(node.meta["val"], spec)))
+        infos.append(
+            helper.make_tensor_value_info(spec.name, _onnx_dtype(spec.dtype), _shape(node.meta["val"], spec))
+        )
     for node, (constant, tensor) in zip(placeholders[len(inputs) :], constants.items(), strict=True):
         builder.values[node] = constant
         if node.users:
@@ -120,7 +124,9 @@ def _onnx_dtype(name: str) -> int:
 
 def _shape(fake: Tensor, spec: TensorSpec) -> list[int | str]:
     sizes: Sequence[object] = tuple(fake.shape)
-    return [str(n) if isinstance(s, torch.SymInt) else int(str(s)) for n, s in zip(spec.shape, sizes, strict=True)]
+    return [
+        str(n) if isinstance(s, torch.SymInt) else int(str(s)) for n, s in zip(spec.shape, sizes, strict=True)
+    ]
 
 
 def _name_outputs(
@@ -135,7 +141,9 @@ def _name_outputs(
         if own in produced and own not in renamed and own not in reserved:
             renamed[own] = name
         else:
-            builder.nodes.append(helper.make_node("Identity", [renamed.get(own, own)], [name], name=f"output.{name}"))
+            builder.nodes.append(
+                helper.make_node("Identity", [renamed.get(own, own)], [name], name=f"output.{name}")
+            )
         fake = result.meta["val"]
         shape = ["batch" if isinstance(s, torch.SymInt) else int(s) for s in fake.shape]
         infos.append(helper.make_tensor_value_info(name, DTYPES[fake.dtype], shape))

@@ -83,7 +83,9 @@ def _squeeze(builder: GraphBuilder, node: fx.Node) -> str:
     source = _fake(node.args[0])
     if len(node.args) > 1:
         given = node.args[1]
-        axes = [int(a) % max(source.dim(), 1) for a in (given if isinstance(given, (list, tuple)) else [given])]  # type: ignore[arg-type]
+        axes = [
+            int(a) % max(source.dim(), 1) for a in (given if isinstance(given, (list, tuple)) else [given])
+        ]  # type: ignore[arg-type]
     else:
         axes = list(range(source.dim()))
     axes = [a for a in axes if source.dim() and source.shape[a] == 1]
@@ -94,7 +96,8 @@ def _squeeze(builder: GraphBuilder, node: fx.Node) -> str:
 def slice_axis(builder: GraphBuilder, name: str, axis: int, start: Any, end: Any, step: int = 1) -> str:
     """Slice one axis; ``start`` and ``end`` may depend on the batch."""
     return builder.add(
-        "Slice", [name, builder.shape([start]), builder.shape([end]), builder.ints([axis]), builder.ints([step])]
+        "Slice",
+        [name, builder.shape([start]), builder.shape([end]), builder.ints([axis]), builder.ints([step])],
     )
 
 
@@ -150,7 +153,8 @@ def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
     axis = int(_argument(node, 1, "dim", 0)) % _rank(node.args[0])
     name = builder.tensor(node.args[0])
     return tuple(
-        builder.add("Gather", [name, builder.constant(np.int64(i))], axis=axis) for i in range(len(node.meta["val"]))
+        builder.add("Gather", [name, builder.constant(np.int64(i))], axis=axis)
+        for i in range(len(node.meta["val"]))
     )
 
 
@@ -163,7 +167,9 @@ def _pad(builder: GraphBuilder, node: fx.Node) -> str:
     begin, end = [0] * rank, [0] * rank
     for i in range(len(pads) // 2):
         begin[rank - 1 - i], end[rank - 1 - i] = pads[2 * i], pads[2 * i + 1]
-    for axis in range(rank):  # ONNX Pad with negative sizes is not dependable across runtimes: crop with Slice
+    for axis in range(
+        rank
+    ):  # ONNX Pad with negative sizes is not dependable across runtimes: crop with Slice
         if begin[axis] < 0 or end[axis] < 0:
             stop = end[axis] if end[axis] < 0 else _END
             name = slice_axis(builder, name, axis, max(0, -begin[axis]), stop)
@@ -196,7 +202,9 @@ def _index_select(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _gather(builder: GraphBuilder, node: fx.Node) -> str:
     axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
-    return builder.add("GatherElements", [builder.tensor(node.args[0]), builder.tensor(node.args[2])], axis=axis)
+    return builder.add(
+        "GatherElements", [builder.tensor(node.args[0]), builder.tensor(node.args[2])], axis=axis
+    )
 
 
 def _embedding(builder: GraphBuilder, node: fx.Node) -> str:
@@ -252,7 +260,9 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
     size: object = _fake(node.args[0]).shape[axis]
     start, end = _argument(node, 3, "start", None), _argument(node, 4, "end", None)
     if _argument(node, 5, "step", 1) != 1:
-        raise UnsupportedOperatorError("aten.slice_scatter with a step has no lowering: use torch.cat instead.")
+        raise UnsupportedOperatorError(
+            "aten.slice_scatter with a step has no lowering: use torch.cat instead."
+        )
     start = 0 if start is None else start
     end = size if end is None or (isinstance(end, int) and isinstance(size, int) and end > size) else end
     if isinstance(size, int):
