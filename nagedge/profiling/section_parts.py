@@ -134,7 +134,7 @@ def _verification(section: VerificationSection) -> Part:
         ),
         Card(
             "Furthest off" if failures else "Nearest to its tolerance",
-            f"{worst.excess:.2g} ×",
+            f"{worst.excess:.2g} of it",
             f"{worst.tensor}, {where}",
         ),
         Card("Tolerance", f"{worst.atol:.0e} + {worst.rtol:.0e} · max|x|", "absolute + relative"),

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-
 from nagedge.bundle import Bundle
 from nagedge.devices.host import HostDescription, describe_host
 from nagedge.errors import ConfigurationError, nearest_name
