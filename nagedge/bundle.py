@@ -12,6 +12,7 @@ import stat
 import tempfile
 import weakref
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -221,11 +222,19 @@ def _check_replaceable(out: Path) -> None:
         raise ConfigurationError(
             f"{str(out)!r} exists and is not a bundle: nothing was written. Give another --out, or remove it first."
         )
-    if out.suffix == ".zip" and zipfile.is_zipfile(out):
+    if out.suffix == ".zip" and _is_zipped_bundle(out):
         return
     raise ConfigurationError(
         f"{str(out)!r} exists and is not a bundle: nothing was written. Give another --out."
     )
+
+
+def _is_zipped_bundle(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(MANIFEST_FILE) as manifest:
+            return b'"nagedge-bundle"' in manifest.read(4096)
+    except (OSError, KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error):
+        return False
 
 
 def _read_manifest(folder: Path, shown: Path) -> Manifest:
@@ -276,7 +285,7 @@ def _check_name(name: str, shown: Path) -> None:
         )
 
 
-def _check_no_link(is_link: bool, name: str, shown: Path) -> None:  # noqa: FBT001 - what the check is about
+def _check_no_link(is_link: bool, name: str, shown: Path) -> None:
     if is_link:
         raise BundleError(f"bundle {str(shown)!r}: {name!r} is a link. Copy the real file there.")
 

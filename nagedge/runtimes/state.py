@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.errors import DataError
+from nagedge.errors import BundleError, DataError
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
@@ -40,6 +40,12 @@ def initial_state(bundle: Bundle) -> TrainingState:
     training = bundle.manifest.training
     assert training is not None  # the callers open bundles that can train
     params, momentum = bundle.params(), bundle.momentum()
+    for name in (*training.parameters, *training.buffers):
+        if name not in params:
+            raise BundleError(
+                f"bundle {str(bundle.path)!r}: {name!r} is trained, says the manifest, but params.safetensors does not "
+                "hold it. Export again, or take the bundle from a backup."
+            )
     return TrainingState(
         {name: params[name] for name in training.parameters},
         {name: momentum.get(name, np.zeros_like(params[name])) for name in training.parameters},
@@ -56,14 +62,17 @@ def checked_batch(
     """Return inputs, targets and weights in the manifest's dtypes, checked against its shapes.
 
     Raises:
-        DataError: an input or target is missing, or has a shape that does not fit.
+        DataError: an input or target is missing, or has a dtype or shape that does not fit; a weight is negative.
     """
     sizes: dict[str, int] = {}
 
     def fitted(what: str, given: Mapping[str, Array], name: str, dtype: str, shape: list[int | str]) -> Array:
         if name not in given:
             raise DataError(f"{what} {name!r} is missing; got {', '.join(given) or 'none'}.")
-        array = np.ascontiguousarray(given[name], dtype=dtype)
+        array = np.asarray(given[name])
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise DataError(f"{what} {name!r} has dtype {array.dtype}, expected {dtype}: convert it first.")
+        array = np.ascontiguousarray(array, dtype=dtype)
         expected = [s if isinstance(s, int) else None for s in shape]
         if array.ndim == len(expected) + 1 and array.shape[-1] == 1:
             array = array[..., 0]  # [batch, 1] is [batch]
@@ -92,7 +101,11 @@ def checked_batch(
         if sample_weight is None
         else np.ascontiguousarray(sample_weight, np.float32)
     )
-    sizes["sample_weight"] = weight.shape[0] if weight.ndim == 1 else -1
+    if weight.ndim != 1 or not (weight >= 0).all() or np.isinf(weight).any():
+        raise DataError(f"sample_weight of shape {list(weight.shape)}: expected one finite number >= 0 a row.")
+    sizes["sample_weight"] = weight.shape[0]
+    if batch == 0:
+        raise DataError("the batch has no row: give at least one example.")
     for name, size in sizes.items():
         if size != batch:
             raise DataError(

@@ -90,6 +90,9 @@ class _TorchTraining:
             expected = {key: torch.from_numpy(a) for key, a in wanted.items()}
             total, by_task = total_loss(self._tasks, outputs, expected, torch.from_numpy(weight))
             torch.autograd.backward(total)
+            for param in self._params.values():
+                if param.grad is None:  # a parameter that the loss does not depend on still decays
+                    param.grad = torch.zeros_like(param)
             self._optimizer.step()
             self._state |= {key: value.detach() for key, value in buffers.items()}
         return {"loss": float(total.detach()), **{key: float(loss.detach()) for key, loss in by_task.items()}}

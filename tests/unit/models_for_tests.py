@@ -143,6 +143,6 @@ def exported(case: Case, out: Path, **options: Any) -> Bundle:
 
 def numpy_batch(bundle: Bundle, rows: int, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return inputs and targets that fit the bundle's manifest."""
-    from nagedge.verification import random_batch
+    from nagedge.runtimes.batches import random_batch
 
     return random_batch(bundle.manifest, rows, np.random.default_rng(seed))

@@ -16,7 +16,7 @@ from torch.utils._sympy.functions import FloatTrueDiv, FloorDiv, IntTrueDiv, Mod
 
 from nagedge.errors import UnsupportedOperatorError
 
-__all__ = ["DTYPES", "GraphBuilder", "Number", "Value"]
+__all__ = ["DTYPES", "GraphBuilder", "Number", "Value", "argument_of", "dtype_of", "fake_of"]
 
 Number = int | float | bool
 Value = str | tuple[str, ...]
@@ -204,9 +204,17 @@ class GraphBuilder:
         )
 
 
+def argument_of(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
+    """Return a node's argument, given by position or by name."""
+    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+
+
+def fake_of(argument: Any) -> torch.Tensor:
+    """Return the shape and dtype of an fx argument's (first) result, as a fake tensor."""
+    value = argument.meta["val"]
+    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
+
+
 def dtype_of(node: fx.Node) -> torch.dtype:
     """Return the dtype of a node's (first) result."""
-    value = node.meta["val"]
-    if isinstance(value, (tuple, list)):
-        value = value[0]
-    return value.dtype  # type: ignore[no-any-return]
+    return fake_of(node).dtype

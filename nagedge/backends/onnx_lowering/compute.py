@@ -9,20 +9,11 @@ import numpy as np
 import torch
 from torch import fx
 
-from nagedge.backends.onnx_lowering.builder import GraphBuilder, dtype_of
+from nagedge.backends.onnx_lowering.builder import GraphBuilder, argument_of, dtype_of, fake_of
 
 __all__ = ["RULES"]
 
 Rule = Callable[[GraphBuilder, fx.Node], Any]
-
-
-def _fake(argument: Any) -> torch.Tensor:
-    value = argument.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
-
-
-def _argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
 
 
 def _matmul(builder: GraphBuilder, node: fx.Node) -> str:
@@ -52,7 +43,7 @@ def _baddbmm(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _convolution(builder: GraphBuilder, node: fx.Node) -> str:
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = node.args
-    spatial = _fake(x).dim() - 2
+    spatial = fake_of(x).dim() - 2
     inputs = [builder.tensor(x), builder.tensor(weight)]
     if bias is not None:
         inputs.append(builder.tensor(bias))
@@ -75,12 +66,12 @@ def _convolution(builder: GraphBuilder, node: fx.Node) -> str:
 def _pool_geometry(node: fx.Node, *, has_dilation: bool) -> dict[str, Any]:
     spatial = len(node.args[1])  # type: ignore[arg-type]
     kernel = [int(k) for k in node.args[1]]  # type: ignore[union-attr,arg-type]
-    stride = [int(s) for s in _argument(node, 2, "stride", []) or kernel]
-    padding = [int(p) for p in _argument(node, 3, "padding", [0] * spatial)]
+    stride = [int(s) for s in argument_of(node, 2, "stride", []) or kernel]
+    padding = [int(p) for p in argument_of(node, 3, "padding", [0] * spatial)]
     after = 5 if has_dilation else 4
-    ceil = bool(_argument(node, after, "ceil_mode", False))
+    ceil = bool(argument_of(node, after, "ceil_mode", False))
     dilation = (
-        [int(d) for d in _argument(node, 4, "dilation", [1] * spatial)] if has_dilation else [1] * spatial
+        [int(d) for d in argument_of(node, 4, "dilation", [1] * spatial)] if has_dilation else [1] * spatial
     )
     if len(padding) == 1:
         padding = padding * spatial
@@ -89,7 +80,7 @@ def _pool_geometry(node: fx.Node, *, has_dilation: bool) -> dict[str, Any]:
     # torch's ceil_mode as explicit padding at the end: ONNX runtimes disagree on windows that start in the padding
     end = list(padding)
     if ceil:
-        source, result = node.args[0].meta["val"].shape[-spatial:], _fake(node).shape[-spatial:]  # type: ignore[union-attr]
+        source, result = node.args[0].meta["val"].shape[-spatial:], fake_of(node).shape[-spatial:]  # type: ignore[union-attr]
         for i in range(spatial):
             needed = (int(result[i]) - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1
             end[i] = max(needed - int(source[i]) - padding[i], padding[i])
@@ -107,7 +98,7 @@ def _max_pool(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
         return restore(builder.add("MaxPool", [x], **geometry)), ""
     maxima, indices = builder.add_many("MaxPool", [x], 2, **geometry)
     # ONNX counts from the start of the tensor, torch from the start of each image
-    area = int(np.prod([int(s) for s in _fake(node.args[0]).shape[-len(geometry["kernel_shape"]) :]]))
+    area = int(np.prod([int(s) for s in fake_of(node.args[0]).shape[-len(geometry["kernel_shape"]) :]]))
     return restore(maxima), restore(builder.add("Mod", [indices, builder.scalar(area, torch.int64)]))
 
 
@@ -119,7 +110,7 @@ def _with_channels(
     torch pools ``[channels, *spatial]`` too.
     """
     x = builder.tensor(node.args[0])
-    if _fake(node.args[0]).dim() > len(geometry["kernel_shape"]) + 1:
+    if fake_of(node.args[0]).dim() > len(geometry["kernel_shape"]) + 1:
         return x, lambda result: result
     axis = builder.ints([0])
     return builder.add("Unsqueeze", [x, axis]), lambda result: builder.add("Squeeze", [result, axis])
@@ -128,9 +119,9 @@ def _with_channels(
 def _avg_pool(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
     geometry = _pool_geometry(node, has_dilation=False)
-    include_pad = bool(_argument(node, 5, "count_include_pad", True))
-    divisor = _argument(node, 6, "divisor_override", None)
-    ceil = bool(_argument(node, 4, "ceil_mode", False))
+    include_pad = bool(argument_of(node, 5, "count_include_pad", True))
+    divisor = argument_of(node, 6, "divisor_override", None)
+    ceil = bool(argument_of(node, 4, "ceil_mode", False))
     kernel = geometry["kernel_shape"]
     x, restore = _with_channels(builder, node, geometry)
     if divisor is None and (not ceil or not any(geometry["pads"]) or not include_pad):
@@ -138,7 +129,7 @@ def _avg_pool(builder: GraphBuilder, node: fx.Node) -> str:
     # Explicit zero padding, a plain average, then the divisor torch would have used at each position.
     count = len(kernel)
     begin, strides = geometry.pop("pads")[:count], geometry["strides"]
-    source = [int(s) for s in _fake(node.args[0]).shape[-count:]]
+    source = [int(s) for s in fake_of(node.args[0]).shape[-count:]]
     result = [int(s) for s in node.meta["val"].shape[-count:]]
     stop = [max((result[i] - 1) * strides[i] + kernel[i] - source[i] - begin[i], 0) for i in range(count)]
     rank = count + 2
@@ -161,9 +152,9 @@ def _avg_pool(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _reduce(op: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> str:
-        rank = _fake(node.args[0]).dim()
-        axes = _argument(node, 1, "dim", None)
-        keep = bool(_argument(node, 2, "keepdim", False))
+        rank = fake_of(node.args[0]).dim()
+        axes = argument_of(node, 1, "dim", None)
+        keep = bool(argument_of(node, 2, "keepdim", False))
         x = builder.tensor(node.args[0], dtype_of(node))
         if axes is None or axes == []:
             axes = list(range(rank))
@@ -177,9 +168,9 @@ def _reduce(op: str) -> Rule:
 
 def _any_all(op: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> str:
-        rank = _fake(node.args[0]).dim()
-        axes = _argument(node, 1, "dim", None)
-        keep = bool(_argument(node, 2, "keepdim", False))
+        rank = fake_of(node.args[0]).dim()
+        axes = argument_of(node, 1, "dim", None)
+        keep = bool(argument_of(node, 2, "keepdim", False))
         x = builder.cast(builder.tensor(node.args[0], torch.bool), torch.int32)
         listed = list(range(rank)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
         reduced = builder.add(op, [x, builder.ints([int(a) % rank for a in listed])], keepdims=int(keep))
@@ -190,8 +181,8 @@ def _any_all(op: str) -> Rule:
 
 def _arg_reduce(op: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> str:
-        axis = _argument(node, 1, "dim", None)
-        keep = bool(_argument(node, 2, "keepdim", False))
+        axis = argument_of(node, 1, "dim", None)
+        keep = bool(argument_of(node, 2, "keepdim", False))
         x = builder.tensor(node.args[0])
         if axis is None:
             x = builder.add("Reshape", [x, builder.ints([-1])])
@@ -215,7 +206,7 @@ def _softmax(op: str) -> Rule:
 
 def _batch_norm(builder: GraphBuilder, node: fx.Node) -> tuple[str, str, str]:
     x, weight, bias, mean, var, _, eps = node.args
-    channels = int(_fake(mean).shape[0])
+    channels = int(fake_of(mean).shape[0])
     scale = builder.constant(np.ones(channels, np.float32)) if weight is None else builder.tensor(weight)
     offset = builder.constant(np.zeros(channels, np.float32)) if bias is None else builder.tensor(bias)
     names = [builder.tensor(x), scale, offset, builder.tensor(mean), builder.tensor(var)]

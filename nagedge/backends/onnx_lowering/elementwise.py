@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from nagedge.backends.onnx_lowering.builder import GraphBuilder, Number, dtype_of
+from nagedge.backends.onnx_lowering.builder import GraphBuilder, Number, argument_of, dtype_of
 
 __all__ = ["RULES", "filled_value"]
 
@@ -344,29 +344,30 @@ def _hardsigmoid(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _elu(builder: GraphBuilder, node: fx.Node) -> str:
-    alpha, scale, input_scale = (list(node.args[1:]) + [1.0, 1.0, 1.0][len(node.args) - 1 :])[:3]
+    alpha = float(argument_of(node, 1, "alpha", 1.0))
+    scale, input_scale = argument_of(node, 2, "scale", 1.0), argument_of(node, 3, "input_scale", 1.0)
     x = builder.tensor(node.args[0])
     dtype = dtype_of(node)
     if input_scale == 1.0:
-        result = builder.add("Elu", [x], alpha=float(alpha))  # type: ignore[arg-type]
+        result = builder.add("Elu", [x], alpha=alpha)
     else:
         scaled = builder.add(
-            "Elu", [builder.add("Mul", [x, builder.scalar(input_scale, dtype)])], alpha=float(alpha)
-        )  # type: ignore[arg-type]
+            "Elu", [builder.add("Mul", [x, builder.scalar(input_scale, dtype)])], alpha=alpha
+        )
         condition = builder.add("Greater", [x, builder.scalar(0, dtype)])
         result = builder.add("Where", [condition, x, scaled])
-    return result if scale == 1.0 else builder.add("Mul", [result, builder.scalar(scale, dtype)])  # type: ignore[arg-type]
+    return result if scale == 1.0 else builder.add("Mul", [result, builder.scalar(scale, dtype)])
 
 
 def _leaky_relu(builder: GraphBuilder, node: fx.Node) -> str:
-    slope = node.args[1] if len(node.args) > 1 else 0.01
-    return builder.add("LeakyRelu", [builder.tensor(node.args[0])], alpha=float(slope))  # type: ignore[arg-type]
+    slope = float(argument_of(node, 1, "negative_slope", 0.01))
+    return builder.add("LeakyRelu", [builder.tensor(node.args[0])], alpha=slope)
 
 
 def _softplus(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
-    beta = float(node.args[1]) if len(node.args) > 1 else 1.0  # type: ignore[arg-type]
-    threshold = float(node.args[2]) if len(node.args) > 2 else 20.0  # type: ignore[arg-type]
+    beta = float(argument_of(node, 1, "beta", 1.0))
+    threshold = float(argument_of(node, 2, "threshold", 20.0))
     x = builder.tensor(node.args[0])
     scaled = x if math.isclose(beta, 1.0) else builder.add("Mul", [x, builder.scalar(beta, dtype)])
     soft = builder.add("Softplus", [scaled])

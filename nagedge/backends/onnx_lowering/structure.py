@@ -10,7 +10,7 @@ import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from torch import fx
 
-from nagedge.backends.onnx_lowering.builder import GraphBuilder, dtype_of
+from nagedge.backends.onnx_lowering.builder import GraphBuilder, argument_of, dtype_of, fake_of
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES"]
@@ -19,17 +19,8 @@ Rule = Callable[[GraphBuilder, fx.Node], Any]
 _END = np.iinfo(np.int64).max
 
 
-def _fake(argument: Any) -> torch.Tensor:
-    value = argument.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
-
-
 def _rank(argument: Any) -> int:
-    return _fake(argument).dim()
-
-
-def _argument(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+    return fake_of(argument).dim()
 
 
 def reshape(builder: GraphBuilder, name: str, sizes: Sequence[Any]) -> str:
@@ -62,7 +53,7 @@ def _transpose(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _expand(builder: GraphBuilder, node: fx.Node) -> str:
-    source, result = _fake(node.args[0]).shape, node.meta["val"].shape
+    source, result = fake_of(node.args[0]).shape, node.meta["val"].shape
     offset = len(result) - len(source)
     # A size the input already has may be given as 1: ONNX Expand broadcasts both ways.
     sizes = [
@@ -80,12 +71,11 @@ def _unsqueeze(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _squeeze(builder: GraphBuilder, node: fx.Node) -> str:
-    source = _fake(node.args[0])
+    source = fake_of(node.args[0])
     if len(node.args) > 1:
-        given = node.args[1]
-        axes = [
-            int(a) % max(source.dim(), 1) for a in (given if isinstance(given, (list, tuple)) else [given])
-        ]  # type: ignore[arg-type]
+        given: Any = node.args[1]
+        listed = given if isinstance(given, (list, tuple)) else [given]
+        axes = [int(a) % max(source.dim(), 1) for a in listed]
     else:
         axes = list(range(source.dim()))
     axes = [a for a in axes if source.dim() and source.shape[a] == 1]
@@ -102,14 +92,18 @@ def slice_axis(builder: GraphBuilder, name: str, axis: int, start: Any, end: Any
 
 
 def _slice(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(_argument(node, 1, "dim", 0)) % _rank(node.args[0])
-    start = _argument(node, 2, "start", None)
-    end = _argument(node, 3, "end", None)
-    step = _argument(node, 4, "step", 1)
+    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    start = argument_of(node, 2, "start", None)
+    end = argument_of(node, 3, "end", None)
+    step = argument_of(node, 4, "step", 1)
     start = 0 if start is None else start
     end = _END if end is None else end
     name = builder.tensor(node.args[0])
-    if start == 0 and step == 1 and str(_fake(node.args[0]).shape[axis]) == str(node.meta["val"].shape[axis]):
+    if (
+        start == 0
+        and step == 1
+        and str(fake_of(node.args[0]).shape[axis]) == str(node.meta["val"].shape[axis])
+    ):
         return name
     return slice_axis(builder, name, axis, start, end, step)
 
@@ -122,16 +116,16 @@ def _select(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _cat(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
-    axis = int(_argument(node, 1, "dim", 0)) % node.meta["val"].dim()
+    axis = int(argument_of(node, 1, "dim", 0)) % node.meta["val"].dim()
     # torch ignores legacy empty tensors of shape [0] in a concatenation
-    parts = [a for a in node.args[0] if not (_rank(a) == 1 and _fake(a).shape[0] == 0)]  # type: ignore[union-attr]
+    parts = [a for a in node.args[0] if not (_rank(a) == 1 and fake_of(a).shape[0] == 0)]  # type: ignore[union-attr]
     names = [builder.tensor(a, dtype) for a in parts]
     return names[0] if len(names) == 1 else builder.add("Concat", names, axis=axis)
 
 
 def _stack(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
-    axis = int(_argument(node, 1, "dim", 0)) % node.meta["val"].dim()
+    axis = int(argument_of(node, 1, "dim", 0)) % node.meta["val"].dim()
     parts = [
         builder.add("Unsqueeze", [builder.tensor(a, dtype), builder.ints([axis])])
         for a in node.args[0]  # type: ignore[union-attr]
@@ -141,7 +135,7 @@ def _stack(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _split(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
     rank = _rank(node.args[0])
-    axis = int(_argument(node, 2, "dim", 0)) % rank
+    axis = int(argument_of(node, 2, "dim", 0)) % rank
     sizes = [value.shape[axis] for value in node.meta["val"]]
     name = builder.tensor(node.args[0])
     if len(sizes) == 1:
@@ -150,7 +144,7 @@ def _split(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
 
 
 def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
-    axis = int(_argument(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
     name = builder.tensor(node.args[0])
     return tuple(
         builder.add("Gather", [name, builder.constant(np.int64(i))], axis=axis)
@@ -161,7 +155,7 @@ def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
 def _pad(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
     pads: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
-    value = _argument(node, 2, "value", 0)
+    value = argument_of(node, 2, "value", 0)
     rank = _rank(node.args[0])
     name = builder.tensor(node.args[0])
     begin, end = [0] * rank, [0] * rank
@@ -225,7 +219,7 @@ def _index(builder: GraphBuilder, node: fx.Node) -> str:
             "indexing with several index tensors that are not the leading ones, or with a mask, has no lowering: "
             "use torch.where, or index one axis at a time."
         )
-    shape = list(torch.broadcast_shapes(*[_fake(indices[i]).shape for i in given]))  # type: ignore[no-untyped-call]
+    shape = list(torch.broadcast_shapes(*[fake_of(indices[i]).shape for i in given]))  # type: ignore[no-untyped-call]
     parts = []
     for i in given:
         expanded = builder.add("Expand", [builder.tensor(indices[i], torch.int64), builder.shape(shape)])
@@ -235,7 +229,7 @@ def _index(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _repeat(builder: GraphBuilder, node: fx.Node) -> str:
     repeats = list(node.args[1])  # type: ignore[arg-type]
-    source = _fake(node.args[0])
+    source = fake_of(node.args[0])
     name = builder.tensor(node.args[0])
     extra = len(repeats) - source.dim()
     if extra:
@@ -246,7 +240,7 @@ def _repeat(builder: GraphBuilder, node: fx.Node) -> str:
 def _scatter_into(builder: GraphBuilder, node: fx.Node, axis: int, start: Any, end: Any, source: str) -> str:
     """Replace ``[start, end)`` of one axis by ``source``, by concatenation."""
     base = builder.tensor(node.args[0])
-    size = _fake(node.args[0]).shape[axis]
+    size = fake_of(node.args[0]).shape[axis]
     parts = [source]
     if builder.size(start) != 0:
         parts.insert(0, slice_axis(builder, base, axis, 0, start))
@@ -256,10 +250,10 @@ def _scatter_into(builder: GraphBuilder, node: fx.Node, axis: int, start: Any, e
 
 
 def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(_argument(node, 2, "dim", 0)) % _rank(node.args[0])
-    size: object = _fake(node.args[0]).shape[axis]
-    start, end = _argument(node, 3, "start", None), _argument(node, 4, "end", None)
-    if _argument(node, 5, "step", 1) != 1:
+    axis = int(argument_of(node, 2, "dim", 0)) % _rank(node.args[0])
+    size: object = fake_of(node.args[0]).shape[axis]
+    start, end = argument_of(node, 3, "start", None), argument_of(node, 4, "end", None)
+    if argument_of(node, 5, "step", 1) != 1:
         raise UnsupportedOperatorError(
             "aten.slice_scatter with a step has no lowering: use torch.cat instead."
         )
@@ -276,7 +270,7 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
 def _select_scatter(builder: GraphBuilder, node: fx.Node) -> str:
     axis = int(node.args[2]) % _rank(node.args[0])  # type: ignore[arg-type]
     index = int(node.args[3])  # type: ignore[arg-type]
-    size = builder.size(_fake(node.args[0]).shape[axis])
+    size = builder.size(fake_of(node.args[0]).shape[axis])
     index = index + size if index < 0 else index
     source = builder.add("Unsqueeze", [builder.tensor(node.args[1], dtype_of(node)), builder.ints([axis])])
     return _scatter_into(builder, node, axis, index, index + 1, source)
