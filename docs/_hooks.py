@@ -35,49 +35,45 @@ def on_post_build(config: Any, **_: object) -> None:
 
 def tables(name: str, schema: dict[str, Any]) -> str:
     """Return one Markdown section a table of a JSON Schema, the outermost first."""
-    definitions = schema.get("$defs", {})
-    sections = [_section(name, {**schema, "title": name})]
-    sections += [_section(key, definition) for key, definition in definitions.items()]
-    return "\n\n".join(section for section in sections if section)
+    tables = {name: {**schema, "title": name}, **schema.get("$defs", {})}
+    linked = {key for key, table in tables.items() if table.get("properties")}
+    return "\n\n".join(_section(tables[key], linked) for key in tables if key in linked)
 
 
-def _section(name: str, schema: dict[str, Any]) -> str:
-    properties = schema.get("properties")
-    if not properties:
-        return ""
+def _section(schema: dict[str, Any], linked: set[str]) -> str:
     required = set(schema.get("required", ()))
     description = (schema.get("description") or "").strip().partition("\n\n")[0].replace("\n", " ")
     lines = [
-        f"## {schema.get('title', name)}",
+        f"## {schema['title']}",
         "",
         description,
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",
     ]
-    for key, value in properties.items():
+    for key, value in schema["properties"].items():
         default = "required" if key in required else f"`{_toml(value.get('default'))}`"
         meaning = " ".join((value.get("description") or "").split()).replace("|", "\\|")
-        lines.append(f"| `{key}` | {_type(value)} | {default} | {meaning} |")
+        lines.append(f"| `{key}` | {_type(value, linked)} | {default} | {meaning} |")
     return "\n".join(lines)
 
 
-def _type(value: dict[str, Any]) -> str:
-    """Return a schema's type in words, references as links."""
+def _type(value: dict[str, Any], linked: set[str]) -> str:
+    """Return a schema's type in words, references to other tables as links."""
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return f"[{name}](#{name.lower()})" if name in linked else "any value"
     for key in ("anyOf", "oneOf", "allOf"):
         if key in value:
-            return " or ".join(_type(option) for option in value[key] if option.get("type") != "null")
+            return " or ".join(_type(option, linked) for option in value[key] if option.get("type") != "null")
     if "enum" in value:
         return ", ".join(f"`{option}`" for option in value["enum"])
     if "const" in value:
         return f"`{value['const']}`"
     if value.get("type") == "array":
-        return f"array of {_type(value.get('items', {}))}"
+        return f"array of {_type(value.get('items', {}), linked)}"
     if value.get("type") == "object" and isinstance(value.get("additionalProperties"), dict):
-        return f"table of {_type(value['additionalProperties'])}"
+        return f"table of {_type(value['additionalProperties'], linked)}"
     return str(value.get("type", "any value"))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.bundle import MOMENTUM_FILE, PARAMS_FILE, Bundle, write_bundle
+from nagedge.bundle import MOMENTUM_FILE, PARAMS_FILE, Bundle, check_replaceable, write_bundle
 from nagedge.data.examples import Examples
 from nagedge.data.load import load_examples
 from nagedge.data.preprocessing import Preprocessing
@@ -86,7 +86,9 @@ def finetune(
         evaluation: examples for the metrics before and after; None holds out every fifth example of ``data``.
         epochs: passes over the examples, >= 1.
         batch_size: examples a step, >= 1; a bundle with a fixed batch uses its own.
-        lr, momentum, weight_decay: None takes the bundle's defaults.
+        lr: step size, > 0; None takes the bundle's default.
+        momentum: in [0, 1); None takes the bundle's default.
+        weight_decay: >= 0; None takes the bundle's default.
         seed: of the order of the examples.
         threads: of the runtime.
         progress: called with a description, the steps done and the steps in all.
@@ -97,6 +99,7 @@ def finetune(
         TrainingDivergedError: a loss became NaN or infinite; nothing is written.
     """
     settings = _settings(bundle, epochs, batch_size, lr, momentum, weight_decay)
+    check_replaceable(out)  # before the work, and once more when the bundle is written
     report = progress or (lambda description, completed, total: None)
     reports: list[CleaningReport] = []
     examples = _examples(bundle, data, reports)

@@ -63,8 +63,9 @@ def train(
         resume: continue from the checkpoint in that folder, if there is one.
         progress: is called with an :data:`~nagedge.training.events.Event` now and then.
         data: the examples, instead of those that the run's ``[data]`` describes.
-        devices, accelerator, strategy: as Lightning Fabric takes them, for example 2, ``"cpu"`` and ``"ddp"``. Each
-            of several devices takes its part of every batch.
+        devices: how many, as Lightning Fabric takes them; each takes its part of every batch.
+        accelerator: as Fabric takes it: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        strategy: as Fabric takes it: ``"auto"``, ``"ddp"``, ...
 
     Raises:
         ConfigurationError: the run is wrong, or the folder already holds a checkpoint, or that of another run.
