@@ -28,7 +28,7 @@ from nagedge.errors import BundleError, ConfigurationError, nearest_name
 from nagedge.files import replace_folder, sha256_of, write_file
 from nagedge.manifest import SCHEMA_VERSION, FileEntry, Manifest, TargetEntry, VerificationEntry
 
-__all__ = ["MANIFEST_FILE", "MOMENTUM_FILE", "PARAMS_FILE", "Bundle", "write_bundle"]
+__all__ = ["MANIFEST_FILE", "MOMENTUM_FILE", "PARAMS_FILE", "Bundle", "check_replaceable", "write_bundle"]
 
 MANIFEST_FILE = "manifest.json"
 PARAMS_FILE = "params.safetensors"
@@ -156,7 +156,7 @@ def write_bundle(
         ConfigurationError: ``out`` exists and is not a bundle, or cannot be written.
     """
     out = Path(out)
-    _check_replaceable(out)
+    check_replaceable(out)
     try:
         if out.suffix == ".zip":
             with tempfile.TemporaryDirectory() as folder:
@@ -207,7 +207,13 @@ def _zipped(folder: Path) -> bytes:
         return Path(file.name).read_bytes()
 
 
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: str | Path) -> None:
+    """Refuse to write a bundle over anything but a bundle, an empty folder or nothing.
+
+    Raises:
+        ConfigurationError: something else is there.
+    """
+    out = Path(out)
     if not out.exists() and not out.is_symlink():
         return
     if out.is_dir() and not out.is_symlink():

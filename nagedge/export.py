@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nagedge import __version__
 from nagedge.backends import onnxruntime as onnxruntime_backend
-from nagedge.bundle import Bundle, write_bundle
+from nagedge.bundle import Bundle, check_replaceable, write_bundle
 from nagedge.errors import BundleError, ConfigurationError, NagEdgeError, UnsupportedOperatorError
 from nagedge.graphs.batch_norm import apply_policy
 from nagedge.graphs.example import input_specs
@@ -107,6 +107,7 @@ def export(
     chosen = _targets(targets)
     if batch is not None and batch < 1:
         raise ConfigurationError(f"batch is {batch}, expected a size >= 1.")
+    check_replaceable(out)  # before the work, and once more when the bundle is written
     source = _source(model, tasks, example_input)
     report = progress or (lambda description, completed, total: None)
     total = 3 + len(chosen)

@@ -66,12 +66,13 @@ def replace_folder(path: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         if path.exists():
             aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            path.replace(aside / path.name)
             try:
-                temporary.replace(path)
-            except BaseException:
-                (aside / path.name).replace(path)
-                raise
+                path.replace(aside / path.name)
+                try:
+                    temporary.replace(path)
+                except BaseException:
+                    (aside / path.name).replace(path)
+                    raise
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         else:
