@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.resources
-import os
+import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from nagedge.data.arrays import examples_from_arrays
 from nagedge.data.raw import RawExamples
 from nagedge.errors import ConfigurationError, DataError, nearest_name
+from nagedge.files import write_file
 from nagedge.specs import TaskSpec
 
 __all__ = [
@@ -250,15 +251,11 @@ def write_demo_user(
         )
     user = demo_user(seed, input_name=input_name)
     arrays = user.fine_tune if part == "fine_tune" else user.evaluation
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    archive = io.BytesIO()
+    np.savez_compressed(archive, allow_pickle=False, description=np.array(user.description), **arrays)
     try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, description=np.array(user.description), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_file(path, archive.getvalue())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigurationError(
             f"{path} cannot be written ({error.strerror}). Choose another place."
         ) from None
