@@ -8,6 +8,7 @@ allows it.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,7 +110,13 @@ def trace(
             sizes = [DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.dim() - 1)
             context: StatelessSymbolicContext[Any, Any] = StatelessSymbolicContext(dynamic_sizes=sizes)
             fakes.append(mode.from_tensor(sized, symbolic_context=context))
-    with mode, enable_python_dispatcher(), whole_interpolations(), _without_fused_kernels():
+    with (
+        mode,
+        enable_python_dispatcher(),
+        whole_interpolations(),
+        _without_fused_kernels(),
+        _without_collection(),
+    ):
         module = make_fx(
             dispatch_functionalize(function),
             decomposition_table=dict(decompositions or {}),
@@ -206,6 +213,18 @@ def _without_fused_kernels() -> Iterator[None]:
     finally:
         torch.backends.mha.set_fastpath_enabled(attention)
         torch._C._set_mkldnn_enabled(onednn)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Let the garbage collector rest: tracing allocates much and frees little (17 % of a MobileNet's tracing time)."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def check_state(model: nn.Module) -> None:
