@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "curves_chart",
     "distribution_chart",
     "errors_chart",
+    "numbered",
     "operators_chart",
     "timeline_chart",
 ]
@@ -320,10 +321,23 @@ def _legend(axes: Axes) -> None:
     axes.figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, labelcolor=_INK, ncols=columns)
 
 
-def _svg(figure: Figure) -> str:
-    """The figure as inline SVG in the page's colours; an identifier prefix keeps several apart."""
-    import hashlib
+def numbered(chart: Chart, number: int) -> Chart:
+    """The chart with identifiers of its own, so that any number of charts can share a page."""
 
+    def mark(found: re.Match[str]) -> str:
+        return f"{found[1]}c{number}-{found[2]}"
+
+    # Inside tags only: a label of the user's may look like an identifier.
+    svg = re.sub(
+        r"<[^>]*>",
+        lambda tag: re.sub(r'( id="| href="#|url\(#)([\w.]+)', mark, tag[0]),
+        chart.svg,
+    )
+    return replace(chart, svg=svg)
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as inline SVG in the page's colours; only identifiers that something refers to are kept."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
@@ -339,9 +353,9 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"([^>]*?) width="[^"]*"', r"\1\2", text, count=1)
     text = re.sub(r"(<svg[^>]*?) version=\"1.1\"", r"\1", text, count=1)
-    prefix = "c" + hashlib.sha256(text.encode()).hexdigest()[:8] + "-"
-    text = re.sub(r'\bid="', f'id="{prefix}', text)
-    text = text.replace('xlink:href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
+    text = text.replace(' xlink:href="', ' href="')
+    used = set(re.findall(r'(?:href="|url\()#([\w.]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text.replace("<svg", '<svg class="plot" aria-hidden="true" focusable="false"', 1).strip()

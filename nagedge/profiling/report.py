@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nagedge.files import write_file
+from nagedge.profiling.plots import numbered
 from nagedge.profiling.results import Profile
-from nagedge.profiling.section_parts import Page, environment_part, section_part, workload_part
+from nagedge.profiling.section_parts import Page, Part, environment_part, section_part, workload_part
 from nagedge.profiling.sections import Card, Section
 
 if TYPE_CHECKING:
@@ -68,10 +71,17 @@ def render_report(
         title=title or "NagEdge report",
         subtitle=subtitle,
         highlights=tuple(highlights),
-        parts=tuple(parts),
+        parts=_numbered(parts),
         footer=_footer(profile),
     )
     return _template().render(page=page)
+
+
+def _numbered(parts: Sequence[Part]) -> tuple[Part, ...]:
+    count = itertools.count(1)
+    return tuple(
+        replace(part, charts=tuple(numbered(chart, next(count)) for chart in part.charts)) for part in parts
+    )
 
 
 def _footer(profile: Profile | None) -> str:

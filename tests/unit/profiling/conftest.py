@@ -1,0 +1,93 @@
+"""A profile with known figures, and a small bundle that is really profiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import nagedge
+from nagedge.devices.host import HostDescription
+from nagedge.profiling.measure import Samples, summarise
+from nagedge.profiling.memory import MemoryPeak
+from nagedge.profiling.operators import OperatorRow, OperatorTable
+from nagedge.profiling.results import SCHEMA_VERSION, Profile, Version, WorkloadProfile
+
+
+def _host(**changes: object) -> HostDescription:
+    facts: dict[str, object] = {
+        "cpu_model": "Example CPU",
+        "architecture": "x86_64",
+        "logical_cores": 4,
+        "usable_cores": 2,
+        "memory_bytes": 8 << 30,
+        "os_name": "Linux",
+        "os_version": "6.1",
+        "governor": None,
+        "max_frequency_mhz": None,
+        "virtual_machine": False,
+        "load_average": 0.1,
+    }
+    return HostDescription(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def workload(name: str, *, calls: int, notes: tuple[str, ...] = ()) -> WorkloadProfile:
+    """First call 90 ms, 30 calls of 20 ms, then ``calls`` around 10 ms."""
+    steady = 10.0 + 0.1 * np.random.default_rng(0).gamma(2.0, 1.0, calls)
+    durations = np.concatenate([[90.0], np.full(30, 20.0), steady])
+    samples = Samples(tuple(int(d * 1e6) for d in durations), "budget", 3.0, 2, 1.0)
+    rows = tuple(OperatorRow(f"Op{i}", "", 1, 1.0, 1.0 / 2**i, 0.5**i) for i in range(1, 13))
+    nodes = tuple(OperatorRow(f"Op{i}", f"node_{i}", 1, 1.0, 1.0 / 2**i, 0.5**i) for i in range(1, 13))
+    return WorkloadProfile(
+        name=name,
+        artifact=f"targets/any/{name}.onnx",
+        runtime="onnxruntime 1.2.3",
+        threads=1,
+        batch=16,
+        evidence="measured-host",
+        load_ms=12.0,
+        latency=summarise(samples),
+        operators=OperatorTable(20, 5, 12.0, 11.0, rows, nodes),
+        memory=MemoryPeak("measured-host", "VmHWM", 3 << 20, False, 40 << 20, 90 << 20, 3),
+        notes=notes,
+    )
+
+
+@pytest.fixture(scope="session")
+def known_profile() -> Profile:
+    return Profile(
+        schema_version=SCHEMA_VERSION,
+        created="2026-01-02T03:04:05+00:00",
+        bundle="digits",
+        target="any-any-onnxruntime-fp32-train",
+        device="host",
+        host=_host(),
+        versions=(Version("nagedge", "0.0"), Version("onnxruntime", "1.2.3")),
+        workloads=(
+            workload("infer", calls=500),
+            workload("train", calls=120, notes=("A note to the reader.",)),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> nagedge.Bundle:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 3))
+    return nagedge.export(
+        model,
+        tasks=[nagedge.TaskSpec("state", "classification", size=3)],
+        example_input=torch.randn(4, 32),
+        targets=["any-any-onnxruntime-fp32-train"],
+        out=tmp_path_factory.mktemp("profiled") / "bundle",
+    )
+
+
+@pytest.fixture(scope="session")
+def host() -> Callable[..., HostDescription]:
+    """Makes a quiet machine of two usable cores; keywords change its facts."""
+    return _host
