@@ -32,6 +32,7 @@ _OTHER_BATCH = 5
 _SPREAD = 2.0  # two dozen samples see about half of a range
 _KEPT_IN_MANIFEST = 8
 _LR_ATTEMPTS = 6
+_LEAST_WEIGHT_DECAY = 0.05  # with a usual one, of 1e-4, a step without any decay would be within tolerance
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _step(session: TrainingSession, batch: _Batch, manifest: Manifest, lr: float
     assert training is not None  # the caller verifies a training step
     return session.step(
         batch.inputs, batch.targets, batch.sample_weight, lr=lr, momentum=training.momentum,
-        weight_decay=training.weight_decay or 1e-4,  # the path is exercised even where the default is none
+        weight_decay=max(training.weight_decay, _LEAST_WEIGHT_DECAY),
     )  # fmt: skip
 
 
