@@ -240,7 +240,7 @@ def _explained(
     """
     references: list[tuple[dict[str, float], TrainingState]] = []
     rng = np.random.default_rng([step])
-    for count in (1, 8, 16):
+    for count in (1, 4, 8, 12):
         for _ in range(count):
             size = entry.backward_error if references else 0.0
             session = open_training(bundle, runtime="torch", state=_perturbed(before, size, rng))
