@@ -6,6 +6,7 @@ docs/bundle-format.md describes the format for clients; :mod:`nagedge.manifest` 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -208,13 +209,19 @@ def _zipped(folder: Path) -> bytes:
 
 
 def check_replaceable(out: str | Path) -> None:
-    """Refuse to write a bundle over anything but a bundle, an empty folder or nothing.
+    """Refuse to write a bundle over anything but a bundle, an empty folder or nothing, or where nothing can be written.
 
     Raises:
-        ConfigurationError: something else is there.
+        ConfigurationError: something else is there, or a folder above cannot be written to.
     """
     out = Path(out)
     if not out.exists() and not out.is_symlink():
+        above = next(folder for folder in out.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            reason = "is no folder" if not above.is_dir() else "is a folder that you may not write to"
+            raise ConfigurationError(
+                f"bundle {str(out)!r} cannot be written: {str(above)!r} {reason}. Give another --out."
+            )
         return
     if out.is_dir() and not out.is_symlink():
         if not any(out.iterdir()):
@@ -274,8 +281,9 @@ def _read_manifest(folder: Path, shown: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
+        reason = "this key is unknown" if first["type"] == "extra_forbidden" else first["msg"]
         raise BundleError(
-            f"bundle {str(shown)!r}: {MANIFEST_FILE} is wrong at {at!r}: {first['msg']}. Export again, or take it from "
+            f"bundle {str(shown)!r}: {MANIFEST_FILE} is wrong at {at!r}: {reason}. Export again, or take it from "
             "a backup."
         ) from None
 

@@ -385,7 +385,7 @@ def _from_factory(text: str) -> ExportSource:
         made = factory()
     except NagEdgeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"source {text!r} cannot be used: {type(error).__name__}: {error}. Expected 'package.module:factory', a "
             "function without arguments."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replace_folder", "sha256_of", "sync_folder", "write_file"]
+__all__ = ["make_folder", "replace_folder", "sha256_of", "sync_folder", "write_file"]
 
 
 def sha256_of(path: Path) -> str:
@@ -30,9 +31,37 @@ def sync_folder(path: Path) -> None:
 
 
 def write_file(path: Path, content: bytes | str) -> Path:
-    """Write a file in full or not at all: a temporary sibling, flushed to disk, renamed. Folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file in full or not at all: a temporary sibling, flushed to disk, renamed. Folders are made.
+
+    Raises:
+        OSError: the system refuses; it names ``path``, not the temporary sibling.
+    """
     data = content.encode() if isinstance(content, str) else content
+    try:
+        _write_sibling(path, data)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return path
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in.
+
+    Raises:
+        OSError: the system refuses, or a part of the path is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(errno.ENOTDIR, "a part of its path is a file", str(path)) from error
+
+
+def _write_sibling(path: Path, data: bytes) -> None:
+    make_folder(path.parent)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     part = Path(name)
     try:
@@ -46,7 +75,6 @@ def write_file(path: Path, content: bytes | str) -> Path:
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-    return path
 
 
 @contextmanager
@@ -55,7 +83,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
 
     The folder that was there is removed only after the new one is in place; on an error it is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
     try:
         yield temporary

@@ -96,7 +96,7 @@ def finetune(
     Raises:
         ConfigurationError: an argument is out of range, or the bundle cannot train.
         DataError: the examples do not fit.
-        TrainingDivergedError: a loss became NaN or infinite; nothing is written.
+        TrainingDivergedError: a loss or a tensor became NaN or infinite; nothing is written.
     """
     settings = _settings(bundle, epochs, batch_size, lr, momentum, weight_decay)
     check_replaceable(out)  # before the work, and once more when the bundle is written
@@ -117,6 +117,7 @@ def finetune(
         report("fine-tuning", len(losses), steps)
     state = session.state()
     learnt = state.params | state.buffers
+    _check_finite(learnt | state.momentum, settings)
     after = evaluate(bundle, held_out, runtime=runtime, target=target, threads=threads, params=learnt)
     personal = _personal_bundle(bundle, learnt, state.momentum, Path(out))
     return FinetuneResult(
@@ -253,6 +254,16 @@ def _step(session: TrainingSession, batch: Examples, settings: _Settings, number
                 "Nothing was written; use a smaller --lr."
             )
     return losses
+
+
+def _check_finite(tensors: Mapping[str, Array], settings: _Settings) -> None:
+    """Refuse what the last step made: its losses were those before it."""
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise TrainingDivergedError(
+                f"fine-tuning diverged: {name!r} holds NaN or infinite values after the last step with lr "
+                f"{settings.lr:g}. Nothing was written; use a smaller --lr."
+            )
 
 
 def _personal_bundle(

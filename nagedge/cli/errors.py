@@ -61,11 +61,9 @@ def _in_plain_words(error: BaseException) -> tuple[str, int]:
             ),
             EXIT_INTERRUPTED,
         )
-    if isinstance(error, OSError) and error.filename is not None:
-        return (
-            f"{error.filename}: {error.strerror}; check the path, its permissions and the free space.",
-            EXIT_USAGE,
-        )
+    if isinstance(error, OSError) and error.errno is not None:
+        what = "a file" if error.filename is None else f"{error.filename}"
+        return f"{what}: {error.strerror}; check the path, its permissions and the free space.", EXIT_USAGE
     return (
         (
             f"unexpected {type(error).__name__}: {error}\n"

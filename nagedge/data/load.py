@@ -229,10 +229,8 @@ def _read_examples(
             weight_is_optional=True,
         )
     if path.suffix.lower() != ".npz":
-        raise DataError(
-            f"{path} is of kind {path.suffix or 'no suffix'}, expected a .npz, .csv or .parquet file. "
-            "Convert the data."
-        )
+        kind = "a folder" if path.is_dir() else f"of kind {path.suffix or 'unknown (it has no suffix)'}"
+        raise DataError(f"{path} is {kind}, expected a .npz, .csv or .parquet file. Convert the data.")
     arrays = read_npz(path)
     # A file made for this model has one array a task; one made like the training data has that one's names.
     targets = {

@@ -208,7 +208,9 @@ def read_columns(path: Path, required: Sequence[str], *, optional: Sequence[str]
     """
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
-        raise DataError(f"{path} is of kind {suffix or 'no suffix'}, expected a .csv or .parquet file.")
+        raise DataError(
+            f"{path} is of kind {suffix or 'unknown (it has no suffix)'}, expected a .csv or .parquet file."
+        )
     if not path.is_file():
         raise DataError(f"{path} is not a file, expected a {suffix} table. Check the path.")
     if path.stat().st_size == 0:

@@ -199,8 +199,9 @@ def _checked_file(path: Path, kind: str, entry: Mapping[str, Any]) -> str:
     content = _read_tensors(path, name)
     if len(content) != entry["size_bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise BundleError(
-            f"checkpoint {str(path)!r}: {name} is damaged: {len(content)} bytes, expected {entry['size_bytes']} with"
-            f" sha256 {str(entry['sha256'])[:16]}... Take the folder from a backup, or train again."
+            f"checkpoint {str(path)!r}: {name} is damaged: its {len(content)} bytes are not the {entry['size_bytes']}"
+            f" bytes with sha256 {str(entry['sha256'])[:16]}... that were written. Take the folder from a backup, or"
+            " train again."
         )
     try:
         safetensors.numpy.load(content)

@@ -76,11 +76,22 @@ def train(
     run = run if isinstance(run, Run) else load_run(run)
     path = Path(run.output if out is None else out).resolve()
     with _quiet_fabric():
-        fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
+        fabric = _fabric(devices, accelerator, strategy)
         fabric.launch(
             functools.partial(_fit, run=run, path=path, resume=resume, progress=progress, data=data)
         )
     return Checkpoint.load(path)
+
+
+def _fabric(devices: int | str, accelerator: str, strategy: str) -> Fabric:
+    try:
+        return Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
+    except Exception as error:  # Fabric raises ValueError, TypeError, RuntimeError and classes of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigurationError(
+            f"devices {devices!r}, accelerator {accelerator!r} and strategy {strategy!r} cannot be used here: {reason}"
+            " Expected what this machine has, for example devices 1 with strategy 'auto', or 2 with 'ddp'."
+        ) from error
 
 
 def _fit(

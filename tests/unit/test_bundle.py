@@ -154,7 +154,7 @@ def test_links_in_the_place_of_files_folders_and_the_manifest(copied: Path) -> N
         (lambda m: m.pop("schema_version"), "has schema version None"),
         (
             lambda m: m.update(colour="red"),
-            "manifest.json is wrong at 'colour': Extra inputs are not permitted",
+            "manifest.json is wrong at 'colour': this key is unknown",
         ),
         (lambda m: m["training"].update(lr="fast"), "manifest.json is wrong at 'training.lr'"),
         (lambda m: m.pop("tasks"), "manifest.json is wrong at 'tasks': Field required"),

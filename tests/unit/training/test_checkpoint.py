@@ -140,8 +140,9 @@ def test_one_changed_bit_is_refused(trained: Checkpoint) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    assert f"{file.name} is damaged: {len(content)} bytes, expected {len(content)} with sha256 " in refused(
-        trained.path
+    assert (
+        f"{file.name} is damaged: its {len(content)} bytes are not the {len(content)} bytes with sha256 "
+        in refused(trained.path)
     )
 
 
