@@ -43,6 +43,9 @@ _VARIABLES = {_INK: "--ink-soft", _LINE: "--line", _SHADE: "--warm", _GOOD: "--g
     colour: f"--series-{index + 1}" for index, colour in enumerate(_SERIES)
 }
 
+_DENSE = 60
+"""Curves of more points are smoothed."""
+
 _MANY = 400
 """Beyond so many points a timeline is drawn as a band with its median."""
 
@@ -80,11 +83,10 @@ def timeline_chart(latency: Distribution) -> Chart:
     axes.set_xlim(0.5 - 0.015 * len(values), len(values) + 0.5)  # the diamond needs room
     axes.set_xlabel("call")
     axes.set_ylabel("ms")
-    share = (
-        f"{latency.warm_up_calls} warm-up calls"
-        if latency.warm_up_calls
-        else "no warm-up after the first call"
-    )
+    if not latency.steady_reached:
+        share = f"{latency.warm_up_calls} calls without having settled"
+    else:
+        share = f"{latency.warm_up_calls} warm-up calls" if latency.warm_up_calls else "no warm-up"
     return Chart(
         title="Every call in order of time",
         svg=_svg(figure),
@@ -93,7 +95,8 @@ def timeline_chart(latency: Distribution) -> Chart:
             f"{latency.steady_calls} calls around {middle:.3g} ms."
         ),
         caption=(
-            f"Diamond: first call. Shaded: up to the end of the warm-up ({share}). Dashed: median of the steady state."
+            f"Diamond: first call. Shaded: what the figures leave out: the first call and {share}. "
+            "Dashed: median of the others."
         ),
     )
 
@@ -132,8 +135,9 @@ def distribution_chart(latency: Distribution) -> Chart:
     axes.hist(inside, bins=bins, color=_SERIES[0], alpha=0.75, linewidth=0)
     top = axes.get_ylim()[1]
     axes.set_ylim(0, top * 1.22)
-    known = [(q.name, q.value) for q in latency.quantiles if q.value is not None]
-    limit = max([float(inside.max()), *(value for _, value in known)])
+    everything = [(q.name, q.value) for q in latency.quantiles if q.value is not None]
+    limit = float(inside.max())
+    known = [(name, value) for name, value in everything if value <= limit]
     for index, (name, value) in enumerate(known):
         height = top * (1.04 + 0.08 * ((len(known) - 1 - index) % 3))
         axes.plot([value, value], [0, height], color=_INK, linewidth=1.0, linestyle=(0, (4, 2)))
@@ -145,18 +149,25 @@ def distribution_chart(latency: Distribution) -> Chart:
     axes.set_xlabel("ms")
     axes.set_ylabel("calls")
     beyond = len(values) - len(inside)
-    words = ", ".join(f"{name} {value:.3g} ms" for name, value in known) or "too few calls for a quantile"
+    words = (
+        ", ".join(f"{name} {value:.3g} ms" for name, value in everything) or "too few calls for a quantile"
+    )
     return Chart(
         title="Distribution in the steady state",
         svg=_svg(figure),
         alternative=f"Histogram of {len(values)} steady-state calls: {words}; {beyond} outliers beyond the axis.",
-        caption=(
-            f"n = {len(values)}; {beyond} outliers above {latency.outliers.fence:.3g} ms are counted in every figure "
-            f"but not drawn (largest {latency.outliers.largest:.3g} ms)."
-            if beyond
-            else f"n = {len(values)}; no outliers."
-        ),
+        caption=_outliers_caption(latency, beyond, [name for name, value in everything if value > limit]),
     )
+
+
+def _outliers_caption(latency: Distribution, beyond: int, names: Sequence[str]) -> str:
+    if not beyond:
+        return f"n = {latency.steady_calls}; no outliers."
+    caption = (
+        f"n = {latency.steady_calls}; {beyond} outliers above {latency.outliers.fence:.3g} ms are counted in "
+        f"every figure but not drawn (largest {latency.outliers.largest:.3g} ms)."
+    )
+    return f"{caption} Beyond the axis: {', '.join(names)}." if names else caption
 
 
 def operators_chart(table: OperatorTable, *, most: int = 10) -> Chart:
@@ -185,20 +196,27 @@ def operators_chart(table: OperatorTable, *, most: int = 10) -> Chart:
     return Chart("Time by operator", _svg(figure), f"Share of time by operator type: {words}.")
 
 
-def curves_chart(title: str, curves: Sequence[Curve], *, x_label: str) -> Chart:
+def curves_chart(title: str, curves: Sequence[Curve], *, x_label: str, small: bool = False) -> Chart:
     """Lines in one pair of axes, with a legend when there are several.
 
-    Curves whose labels differ only in a last part in parentheses share a colour; the later ones are dashed.
+    Curves whose labels differ only in a last part in parentheses share a colour; the later ones are dashed. Curves of
+    more than 60 points are drawn faintly with their moving average.
     """
-    figure, axes = _figure(height=2.7 + 0.17 * (max(0, len(curves) - 1) // 2))
+    figure, axes = _figure(2.3, 3.6) if small else _figure(2.7 + 0.17 * (max(0, len(curves) - 1) // 2))
+    smoothed = 0
     seen: dict[str, int] = {}
     for curve in curves:
         base = re.sub(r"\s*\([^()]*\)$", "", curve.label) if len(curves) > 1 else curve.label
         again = base in seen
         colour = _SERIES[seen.setdefault(base, len(seen)) % len(_SERIES)]
+        y: Sequence[float] = curve.y
+        if len(y) > _DENSE:
+            axes.plot(curve.x, y, color=colour, linewidth=0.6, alpha=0.3)
+            smoothed = max(smoothed, len(y) // 20)
+            y = _moving_average(y, len(y) // 20)
         axes.plot(
             curve.x,
-            curve.y,
+            y,
             linestyle=(0, (3, 2)) if again else "-",
             marker="o" if len(curve.x) <= 12 else "",
             markersize=3,
@@ -212,7 +230,16 @@ def curves_chart(title: str, curves: Sequence[Curve], *, x_label: str) -> Chart:
     if len(curves) > 1:
         _legend(axes)
     words = "; ".join(f"{c.label} from {c.y[0]:.3g} to {c.y[-1]:.3g}" for c in curves if c.y)
-    return Chart(title, _svg(figure), f"{title} over {x_label}: {words}.")
+    caption = f"Strong lines: moving average over {smoothed} values; faint: each value." if smoothed else ""
+    return Chart(title, _svg(figure), f"{title} over {x_label}: {words}.", caption)
+
+
+def _moving_average(values: Sequence[float], width: int) -> Sequence[float]:
+    """Centred means over ``width`` values, over fewer at the ends."""
+    kernel = np.ones(max(1, width))
+    sums = np.convolve(values, kernel, mode="same")
+    averages: list[float] = (sums / np.convolve(np.ones(len(values)), kernel, mode="same")).tolist()
+    return averages
 
 
 def errors_chart(curves: Sequence[Curve], *, reference: str) -> Chart:
@@ -289,14 +316,14 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _bare_figure(height: float) -> Figure:
+def _bare_figure(height: float, width: float = 5.4) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(5.4, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
-def _figure(height: float = 2.7) -> tuple[Figure, Axes]:
-    figure = _bare_figure(height)
+def _figure(height: float = 2.7, width: float = 5.4) -> tuple[Figure, Axes]:
+    figure = _bare_figure(height, width)
     axes = figure.add_subplot()
     _style(axes)
     return figure, axes

@@ -80,7 +80,12 @@ def render_report(
 def _numbered(parts: Sequence[Part]) -> tuple[Part, ...]:
     count = itertools.count(1)
     return tuple(
-        replace(part, charts=tuple(numbered(chart, next(count)) for chart in part.charts)) for part in parts
+        replace(
+            part,
+            charts=tuple(numbered(chart, next(count)) for chart in part.charts),
+            small_charts=tuple(numbered(chart, next(count)) for chart in part.small_charts),
+        )
+        for part in parts
     )
 
 

@@ -19,6 +19,7 @@ from nagedge.profiling.plots import (
 )
 from nagedge.profiling.results import Profile, WorkloadProfile
 from nagedge.profiling.sections import (
+    BeforeAfter,
     Card,
     ComparisonLike,
     Curve,
@@ -55,6 +56,7 @@ class Part:
     notes: tuple[str, ...] = ()
     cards: tuple[Card, ...] = ()
     charts: tuple[Chart, ...] = ()
+    small_charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
 
 
@@ -82,16 +84,17 @@ def section_part(section: Section) -> Part:
 
 
 def _training(section: TrainingSection) -> Part:
-    charts = []
-    if section.losses:
-        charts.append(curves_chart("Loss", section.losses, x_label=section.x_label))
-    charts += [curves_chart(curve.label, [curve], x_label=section.x_label) for curve in section.metrics]
+    charts = [curves_chart("Loss", section.losses, x_label=section.x_label)] if section.losses else []
+    metrics = [
+        curves_chart(curve.label, [curve], x_label=section.x_label, small=True) for curve in section.metrics
+    ]
     facts = tuple((fact.name, fact.value) for fact in section.facts)
     return Part(
         title=section.title,
         lead=section.lead,
         cards=section.cards,
         charts=tuple(charts),
+        small_charts=tuple(metrics),
         tables=(Table(rows=facts),) if facts else (),
     )
 
@@ -137,7 +140,11 @@ def _verification(section: VerificationSection) -> Part:
             f"{worst.excess:.2g} of it",
             f"{worst.tensor}, {where}",
         ),
-        Card("Tolerance", f"{worst.atol:.0e} + {worst.rtol:.0e} · max|x|", "absolute + relative"),
+        Card(
+            "Tolerance",
+            f"{worst.atol:.0e} + {worst.rtol:.0e} · max|x|",
+            "absolute + relative, of that tensor",
+        ),
         Card("Compared", section.runtime, f"against {section.reference}"),
     )
     header = ("Tensor", "Step", "Max. absolute", "Max. relative", "Difference / allowed", "Within")
@@ -171,6 +178,9 @@ def _excess_by_step(comparisons: Sequence[ComparisonLike]) -> list[Curve]:
 
 
 def _fine_tuning(section: FineTuningSection) -> Part:
+    firsts: dict[str, BeforeAfter] = {}
+    for result in section.results:
+        firsts.setdefault(result.task, result)
     cards = tuple(
         Card(
             f"{result.task}: {result.metric}",
@@ -178,7 +188,7 @@ def _fine_tuning(section: FineTuningSection) -> Part:
             f"before: {result.before:.4g} {result.unit}".strip(),
             "good" if result.improved else "bad",
         )
-        for result in section.results
+        for result in firsts.values()
     )
     charts = [before_after_chart(section.results)] if section.results else []
     if section.losses:
@@ -232,7 +242,7 @@ def _quantile_card(latency: Distribution, index: int) -> Card:
         return Card(
             quantile.name, "not reported", f"{quantile.samples} calls; it needs {quantile.samples_needed}"
         )
-    interval = f"{quantile.low:.3g} to {quantile.high:.3g} ms (95 %), n = {quantile.samples}"
+    interval = f"{milliseconds(quantile.low)} to {milliseconds(quantile.high)} (95 %), n = {quantile.samples}"
     return Card(quantile.name, milliseconds(quantile.value), interval)
 
 
@@ -337,7 +347,9 @@ def environment_part(profile: Profile) -> Part:
 
 
 def milliseconds(value: float) -> str:
-    """Three significant figures with the unit: ``"0.123 ms"``, ``"12.3 ms"``, ``"1.23 s"``."""
+    """Three significant figures with the unit: ``"46.3 µs"``, ``"0.123 ms"``, ``"12.3 ms"``, ``"1.23 s"``."""
+    if 0.0 < value < 0.1:
+        return f"{value * 1000.0:.3g} µs"
     if value >= 1000.0:
         return f"{value / 1000.0:.3g} s" if value < 1e6 else f"{value / 1000.0:,.0f} s"
     return f"{value:.3g} ms"

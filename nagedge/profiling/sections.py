@@ -75,7 +75,7 @@ class TrainingSection:
     Args:
         losses: one curve a task and split, drawn in one chart; ``"digit (training)"`` and ``"digit (validation)"``
             share a colour, the later one is dashed.
-        metrics: curves of metrics; each is drawn in its own small chart, since units differ.
+        metrics: curves of metrics; each is drawn in a small chart of its own, since units differ.
         cards: final figures. facts: data, model and optimizer in a table.
         x_label: what the x values count.
     """
@@ -183,7 +183,8 @@ class FineTuningSection:
     """What fine-tuning on a device's own data brought.
 
     Args:
-        results: at least one for each task. losses: curves by step.
+        results: at least one for each task; all are drawn, each task's first one is also a card.
+        losses: curves by step.
         facts: data, runtime and settings in a table.
     """
 

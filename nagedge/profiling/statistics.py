@@ -175,12 +175,14 @@ def detect_warm_up(samples: ArrayLike) -> WarmUp:
     score = (spread + floor) / left.astype(np.float64) ** 2
     score = score[: groups - 3]
     best = int(np.argmax(score <= _NEARLY_BEST * score.min()))
-    settled = best <= groups // 2
-    start = offset + best * _GROUP if settled else len(values) // 2
+    start = offset + best * _GROUP if best else 0
+    if best > groups // 2:
+        unsettled = _shifted(values[:start], values[start:])
+        return WarmUp(len(values) // 2, reached=False) if unsettled else WarmUp(0, reached=True)
     # What MSER drops may be good for its most part: the warm-up is the longest start that differs from the rest.
-    for length in range(start if best else 0, 0, -_GROUP):
+    for length in range(start, 0, -_GROUP):
         if _shifted(values[:length], values[start:]):
-            return WarmUp(length if settled else start, settled)
+            return WarmUp(length, reached=True)
     return WarmUp(0, reached=True)
 
 

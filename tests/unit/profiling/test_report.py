@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nagedge.profiling import report
+from nagedge.profiling import plots, report
+from nagedge.profiling.measure import Samples, summarise
+from nagedge.profiling.plots import curves_chart, distribution_chart
 from nagedge.profiling.report import render_report, write_report
 from nagedge.profiling.results import Profile
 from nagedge.profiling.section_parts import milliseconds, section_part, size
@@ -236,8 +239,9 @@ def test_the_file_appears_whole_or_not_at_all(
 
 
 def test_figures_are_printed_with_their_unit() -> None:
-    assert [milliseconds(v) for v in (0.01234, 12.34, 999.4, 1500.0)] == [
-        "0.0123 ms",
+    assert [milliseconds(v) for v in (0.01234, 0.1234, 12.34, 999.4, 1500.0)] == [
+        "12.3 µs",
+        "0.123 ms",
         "12.3 ms",
         "999 ms",
         "1.5 s",
@@ -249,3 +253,24 @@ def test_figures_are_printed_with_their_unit() -> None:
         "3 MiB",
         "5 GiB",
     ]
+
+
+def test_a_quantile_among_the_outliers_is_told_and_not_drawn(known_profile: Profile) -> None:
+    durations = np.concatenate([10.0 + 0.1 * np.random.default_rng(0).normal(size=490), np.full(20, 500.0)])
+    mixed = np.random.default_rng(1).permutation(durations)
+    latency = summarise(Samples((1, *(int(d * 1e6) for d in mixed)), "budget", 1.0, 0, 1.0))
+    chart = distribution_chart(latency)
+    assert "Beyond the axis: p99." in chart.caption
+    assert "20 outliers above" in chart.caption
+    assert ">p90<" in chart.svg
+    assert ">p99<" not in chart.svg
+    assert "p99 500 ms" in chart.alternative
+
+
+def test_long_curves_are_smoothed_without_changing_their_ends_level() -> None:
+    curve = Curve("loss", tuple(float(i) for i in range(200)), (1.0,) * 200)
+    chart = curves_chart("Loss", [curve], x_label="step")
+    assert "moving average over 10 values" in chart.caption
+    assert curves_chart("Loss", [Curve("loss", (1.0, 2.0), (1.0, 2.0))], x_label="step").caption == ""
+    assert plots._moving_average([2.0] * 100, 7) == pytest.approx([2.0] * 100)
+    assert plots._moving_average([0.0, 0.0, 3.0, 0.0, 0.0], 3) == pytest.approx([0.0, 1.0, 1.0, 1.0, 0.0])

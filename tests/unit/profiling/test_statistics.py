@@ -49,6 +49,14 @@ def test_noise_has_no_warm_up() -> None:
     assert [detect_warm_up(noise(300, seed)).length for seed in range(40)].count(0) >= 38
 
 
+def test_two_speeds_in_turn_are_no_warm_up() -> None:
+    found = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        found.append(detect_warm_up(np.where(rng.random(280) < 0.3, 13.2, 9.1) + 0.05 * rng.normal(size=280)))
+    assert sum(warm_up.length > 0 for warm_up in found) <= 3
+
+
 def test_constant_samples_have_no_warm_up() -> None:
     found = detect_warm_up(np.full(100, 3.0))
     assert (found.length, found.reached) == (0, True)
