@@ -18,7 +18,7 @@ from nagedge.data.preprocessing import Preprocessing
 from nagedge.errors import ConfigurationError, DataError, TrainingDivergedError
 from nagedge.runtimes import TrainingSession, open_inference, open_training
 from nagedge.runtimes.onnxruntime import with_parameters
-from nagedge.tasks import TASK_KINDS
+from nagedge.tasks import TASK_KINDS, check_targets
 
 if TYPE_CHECKING:
     from nagedge.data.cleaning import CleaningReport
@@ -96,7 +96,7 @@ def finetune(
     Raises:
         ConfigurationError: an argument is out of range, or the bundle cannot train.
         DataError: the examples do not fit.
-        TrainingDivergedError: a loss or a tensor became NaN or infinite; nothing is written.
+        TrainingDivergedError: a loss, a tensor or an output became NaN or infinite; nothing is written.
     """
     settings = _settings(bundle, epochs, batch_size, lr, momentum, weight_decay)
     check_replaceable(out)  # before the work, and once more when the bundle is written
@@ -117,8 +117,10 @@ def finetune(
         report("fine-tuning", len(losses), steps)
     state = session.state()
     learnt = state.params | state.buffers
-    _check_finite(learnt | state.momentum, settings)
-    after = evaluate(bundle, held_out, runtime=runtime, target=target, threads=threads, params=learnt)
+    _check_finite({f"tensor {name!r}": array for name, array in (learnt | state.momentum).items()}, settings)
+    outputs = _predict(bundle, held_out, runtime, target, threads, learnt)
+    _check_finite({f"the output of task {task!r}": array for task, array in outputs.items()}, settings)
+    after = _metrics(bundle, held_out, outputs)
     personal = _personal_bundle(bundle, learnt, state.momentum, Path(out))
     return FinetuneResult(
         personal, before, after, tuple(losses), len(examples), len(held_out), runtime, tuple(reports)
@@ -135,6 +137,18 @@ def evaluate(
     params: Mapping[str, Array] | None = None,
 ) -> Metrics:
     """Return task -> metric -> value of the bundle's inference model on prepared examples, in the tasks' units."""
+    return _metrics(bundle, examples, _predict(bundle, examples, runtime, target, threads, params))
+
+
+def _predict(
+    bundle: Bundle,
+    examples: Examples,
+    runtime: str,
+    target: str | None,
+    threads: int,
+    params: Mapping[str, Array] | None,
+) -> dict[str, Array]:
+    """Return the raw outputs by task."""
     session = open_inference(bundle, target, runtime=runtime, params=params, threads=threads)
     size = bundle.manifest.batch or _PREDICTED_AT_ONCE
     pieces: dict[str, list[Array]] = {}
@@ -143,7 +157,11 @@ def evaluate(
         padded = np.resize(rows, size) if bundle.manifest.batch is not None else rows
         for task, output in session.predict(examples.take(padded).inputs).items():
             pieces.setdefault(task, []).append(output[: len(rows)])
-    outputs = {task: np.concatenate(parts) for task, parts in pieces.items()}
+    return {task: np.concatenate(parts) for task, parts in pieces.items()}
+
+
+def _metrics(bundle: Bundle, examples: Examples, outputs: dict[str, Array]) -> Metrics:
+    """Return task -> metric -> value of raw outputs, in the tasks' units."""
     targets: Mapping[str, Array] = examples.targets
     if bundle.manifest.preprocessing is not None:
         preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
@@ -191,9 +209,10 @@ def _settings(
 
 
 def _examples(bundle: Bundle, data: str | Path | Examples, reports: list[CleaningReport]) -> Examples:
-    if isinstance(data, Examples):
-        return data
     manifest = bundle.manifest
+    if isinstance(data, Examples):
+        _check_examples(manifest, data)
+        return data
     if len(manifest.inputs) != 1:
         raise ConfigurationError(
             f"bundle {str(bundle.path)!r} has {len(manifest.inputs)} inputs; a data file holds one. Give Examples from "
@@ -204,6 +223,29 @@ def _examples(bundle: Bundle, data: str | Path | Examples, reports: list[Cleanin
     )
     reports.append(report)
     return examples
+
+
+def _check_examples(manifest: Manifest, examples: Examples) -> None:
+    """Refuse examples made in Python that no file would have given."""
+    for name in (entry.name for entry in manifest.inputs):
+        if name not in examples.inputs:
+            raise DataError(
+                f"the examples lack the input {name!r}; they have {', '.join(examples.inputs) or 'none'}."
+            )
+        bad = ~np.isfinite(examples.inputs[name].astype(np.float64))
+        if bad.any():
+            row = int(np.argwhere(bad)[0][0])
+            raise DataError(
+                f"input {name!r} holds NaN or infinite values, first in row {row}. Remove or fill these rows."
+            )
+    for task in manifest.tasks:
+        if task.name not in examples.targets:
+            raise DataError(
+                f"the examples lack targets of task {task.name!r}; they have {', '.join(examples.targets) or 'none'}."
+            )
+        check_targets(task.spec(), np.asarray(examples.targets[task.name]), "the examples")
+    if len(examples) == 0:
+        raise DataError("there is no example: give at least one.")
 
 
 def _preprocessing(manifest: Manifest) -> Preprocessing:
@@ -257,12 +299,12 @@ def _step(session: TrainingSession, batch: Examples, settings: _Settings, number
 
 
 def _check_finite(tensors: Mapping[str, Array], settings: _Settings) -> None:
-    """Refuse what the last step made: its losses were those before it."""
+    """Refuse what the last step made: the losses that it reported were those before it."""
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise TrainingDivergedError(
-                f"fine-tuning diverged: {name!r} holds NaN or infinite values after the last step with lr "
-                f"{settings.lr:g}. Nothing was written; use a smaller --lr."
+                f"fine-tuning diverged: {name} is NaN or infinite after the last step with lr {settings.lr:g}. "
+                "Nothing was written; use a smaller --lr."
             )
 
 

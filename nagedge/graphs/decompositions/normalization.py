@@ -57,9 +57,10 @@ def batch_norm_with_statistics(
 
         y         = (x - mean) / sqrt(var + eps) * weight + bias
         new_mean  = (1 - momentum) * running_mean + momentum * mean
-        new_var   = (1 - momentum) * running_var + momentum * var * count / (count - 1)
+        new_var   = (1 - momentum) * running_var + momentum * var * count / max(count - 1, 1)
 
-    Same as ``torch.nn.functional.batch_norm(training=True)``, with the statistics returned, not written in place.
+    Same as ``torch.nn.functional.batch_norm(training=True)``, with the statistics returned, not written in place; where
+    that refuses a single value a channel, the variance here is 0.
 
     Args:
         x: ``[batch, channels, *spatial]``, floating.
@@ -73,7 +74,7 @@ def batch_norm_with_statistics(
         count = _count(x, _others(x))
         var = (centred * centred).mean(_others(x))
         new_mean = running_mean * (1.0 - momentum) + mean * momentum
-        new_var = running_var * (1.0 - momentum) + var * (count / (count - 1.0) * momentum)
+        new_var = running_var * (1.0 - momentum) + var * (count / torch.clamp(count - 1.0, min=1.0) * momentum)
     return y, new_mean, new_var
 
 
