@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from nagedge.data.preprocessing import Preprocessing
 from nagedge.errors import BundleError, NagEdgeError
-from nagedge.files import write_file
+from nagedge.files import make_folder, write_file
 from nagedge.models import build_model
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.training.events import EpochFinished
@@ -235,7 +235,7 @@ def write_checkpoint(
         BundleError: the folder cannot be written.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         files = {
             kind: _write_tensors(path, kind, tensors)
             for kind, tensors in (("params", params), ("momentum", momentum))

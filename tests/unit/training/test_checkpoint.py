@@ -265,7 +265,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(
     tmp_path: Path, make_run: MakeRun, make_data: MakeData
 ) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BundleError, match=r"cannot be written: (File exists|Not a directory)"):
+    with pytest.raises(BundleError, match=r"cannot be written: a part of its path is a file"):
         write(tmp_path / "file", make_run(), make_data(), step=1)
 
 

@@ -1,0 +1,192 @@
+"""Phone-sized models of many families, as created (random weights), and what came of exporting and verifying each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import nagedge
+
+TARGET = "any-any-onnxruntime-fp32-train"
+STEPS = 10
+IMAGE_SIZE = 64
+
+TIMM = (
+    "mobilenetv3_small_050", "mobilenetv4_conv_small", "tf_efficientnet_lite0", "repvit_m0_9", "mobilevit_xxs",
+    "lcnet_050", "ghostnet_100", "resnet10t", "convnext_atto", "mnasnet_small", "efficientvit_b0", "mobileone_s0",
+    "regnetx_002", "densenet121", "edgenext_xx_small", "mixnet_s", "resnet18", "hardcorenas_a",
+    "vit_tiny_patch16_224", "fastvit_t8",
+)  # fmt: skip
+
+TASKS = (
+    nagedge.TaskSpec("kind", "classification", size=5),
+    nagedge.TaskSpec("level", "regression", size=1, weight=0.5),
+)
+
+
+class TwoHeads(nn.Module):
+    """A trunk and a head for each of :data:`TASKS`; the trunk returns ``[batch, features]``."""
+
+    def __init__(self, trunk: nn.Module, features: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.kind = nn.Linear(features, 5)
+        self.level = nn.Linear(features, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.trunk(x)
+        return {"kind": self.kind(features), "level": self.level(features)}
+
+
+class LastState(nn.Module):
+    """A recurrent net of two layers over ``[batch, time, 6]``; returns its last state."""
+
+    def __init__(self, net: type[nn.GRU | nn.LSTM], *, bidirectional: bool) -> None:
+        super().__init__()
+        self.net = net(6, 16, num_layers=2, batch_first=True, bidirectional=bidirectional)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        states, _ = self.net(signal)
+        last: Tensor = states[:, -1]
+        return last
+
+
+class Encoder(nn.Module):
+    """Embedded tokens ``[batch, time]`` with learnt positions through a transformer encoder; returns their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(50, 32)
+        self.positions = nn.Parameter(torch.randn(1, 12, 32) * 0.02)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, activation="gelu", batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mean: Tensor = self.layers(self.tokens(tokens) + self.positions).mean(1)
+        return mean
+
+
+class Attention(nn.Module):
+    """Multi-head attention over ``[batch, time, 16]``, a learnt query asking; returns its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, 16))
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        answer, _ = self.attention(
+            self.query.expand(sequence.shape[0], -1, -1), sequence, sequence, need_weights=False
+        )
+        normed: Tensor = self.norm(answer[:, 0])
+        return normed
+
+
+def _convolution_1d() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(6, 16, 7, padding="same"), nn.BatchNorm1d(16), nn.SiLU(), nn.MaxPool1d(3, 2, 1),
+        nn.Conv1d(16, 32, 5, dilation=2, groups=4), nn.GroupNorm(4, 32), nn.Mish(), nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+    )  # fmt: skip
+
+
+def _autoencoder() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.InstanceNorm2d(8, affine=True), nn.ELU(),
+        nn.ConvTranspose2d(8, 4, 4, stride=2, padding=1), nn.PReLU(4), nn.Upsample(scale_factor=0.5, mode="bilinear"),
+        nn.AvgPool2d(3, 2, 1), nn.Flatten(),
+    )  # fmt: skip
+
+
+SMALL: dict[str, Callable[[], tuple[nn.Module, int, Tensor]]] = {
+    "GRU, 2 layers": lambda: (LastState(nn.GRU, bidirectional=False), 16, torch.randn(4, 12, 6)),
+    "LSTM, 2 layers, both ways": lambda: (LastState(nn.LSTM, bidirectional=True), 32, torch.randn(4, 12, 6)),
+    "transformer encoder": lambda: (Encoder(), 32, torch.randint(0, 50, (4, 12))),
+    "attention": lambda: (Attention(), 16, torch.randn(4, 9, 16)),
+    "1-d convolutions": lambda: (_convolution_1d(), 32, torch.randn(4, 6, 50)),
+    "transposed convolution": lambda: (_autoencoder(), 64, torch.randn(4, 1, 16, 16)),
+}
+"""By name: what makes a trunk, the number of its features, and an example input."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one model.
+
+    Attributes:
+        model: its name.
+        parameters: number of values the step trains.
+        free_batch: whether the batch size is free.
+        worst_rel: largest difference over the largest value of its tensor, where rtol bounds it.
+        realigned: how many of :data:`STEPS` steps parted at a kink.
+        export_s: wall time of the export.
+        within_tolerance: the verdict.
+        refusal: why there is no bundle, or which tensor is out of tolerance at which step; else "".
+    """
+
+    model: str
+    parameters: int = 0
+    free_batch: bool = False
+    worst_rel: float = 0.0
+    realigned: int = 0
+    export_s: float = 0.0
+    within_tolerance: bool = False
+    refusal: str = ""
+
+
+def make(name: str) -> tuple[nn.Module, Tensor]:
+    """Return a model of the zoo, in evaluation mode with random weights, and its example input of four rows."""
+    torch.manual_seed(0)
+    if name in SMALL:
+        trunk, features, example = SMALL[name]()
+    else:
+        import timm
+
+        size = {"img_size": IMAGE_SIZE} if name.startswith("vit_") else {}
+        trunk = timm.create_model(name, num_classes=0, **size).eval()
+        example = torch.randn(4, 3, IMAGE_SIZE, IMAGE_SIZE)
+        with torch.no_grad():
+            features = trunk(example).shape[1]
+    return TwoHeads(trunk, features).eval(), example
+
+
+def _is_relative(comparison: nagedge.Comparison) -> bool:
+    """Say whether the tensor is so large that rtol, not atol, bounds its difference."""
+    scale = comparison.max_abs / comparison.max_rel if comparison.max_rel else 0.0
+    return comparison.rtol * scale >= comparison.atol
+
+
+def try_out(name: str, folder: Path) -> Outcome:
+    """Export a model of the zoo with everything trainable, verify :data:`STEPS` steps, and say what came of it."""
+    model, example = make(name)
+    started = time.perf_counter()
+    try:
+        bundle = nagedge.export(
+            model, tasks=TASKS, example_input=example, targets=TARGET, out=folder / "bundle"
+        )
+    except nagedge.NagEdgeError as error:
+        return Outcome(name, refusal=f"{error}")
+    export_s = time.perf_counter() - started
+    comparisons = nagedge.verify(bundle, steps=STEPS)
+    entry = nagedge.load(bundle.path).manifest.verification[TARGET]
+    first = comparisons[0]
+    assert bundle.manifest.training is not None
+    trained = set(bundle.manifest.training.parameters)
+    return Outcome(
+        name,
+        parameters=sum(array.size for key, array in bundle.params().items() if key in trained),
+        free_batch=bundle.manifest.batch is None,
+        worst_rel=max((c.max_rel for c in comparisons if _is_relative(c)), default=0.0),
+        realigned=len(entry.realigned),
+        export_s=export_s,
+        within_tolerance=first.within_tolerance,
+        refusal=""
+        if first.within_tolerance
+        else f"{first.tensor} at step {first.step}: max_abs {first.max_abs:.3g}, max_rel {first.max_rel:.3g}",
+    )
