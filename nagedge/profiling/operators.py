@@ -6,9 +6,10 @@ how time is *shared*, :mod:`nagedge.profiling.measure` tells how much there is.
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,8 @@ class OperatorTable:
     """Where a step's time goes.
 
     Args:
-        steps: traced steps that the figures are means of. skipped: earlier ones left out as warm-up.
-        step_ms: mean duration of a traced step; longer than an untraced one.
+        steps: traced steps that the figures are interquartile means of. skipped: earlier ones, left out as warm-up.
+        step_ms: duration of a traced step; longer than an untraced one.
         kernels_ms: of which inside operators; the rest is the runtime's own.
         by_type, by_node: rows in falling order of time.
     """
@@ -90,8 +91,9 @@ def parse_trace(events: object, *, skip: int = 1) -> OperatorTable:
     """Sum the kernel events of a trace by node and by operator type.
 
     A node with a body (If, Loop, Scan) encloses the events of its body on the same thread; it is given the rest of
-    its time only, so that the shares add up to one. Durations are whole microseconds in the trace, so a node of a few
-    microseconds has a coarse figure.
+    its time only, so that the shares add up to one. A node's time is the interquartile mean of its steps: one step in
+    which the system took the core away would else decide who is slow. Durations are whole microseconds in the
+    trace, so a node of a few microseconds has a coarse figure.
 
     Args:
         events: the parsed JSON: a list of Chrome trace events with ``cat``, ``name``, ``ts``, ``dur``, ``args``.
@@ -103,40 +105,58 @@ def parse_trace(events: object, *, skip: int = 1) -> OperatorTable:
     runs, kernels = _events(events)
     skipped = min(skip, len(runs) - 1)
     kept = runs[skipped:]
-    inside = [event for event in kernels if event.start_us >= kept[0][0]]
+    starts = [start for start, _ in kept]
+    inside = [event for event in kernels if event.start_us >= starts[0]]
     steps = len(kept)
-    own_us = _exclusive_us(inside)
-    total_us = math.fsum(own_us)
-
-    def rows(keys: Sequence[tuple[str, str]]) -> tuple[OperatorRow, ...]:
-        time_us: dict[tuple[str, str], float] = defaultdict(float)
-        calls: dict[tuple[str, str], int] = defaultdict(int)
-        nodes: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for key, event, own in zip(keys, inside, own_us, strict=True):
-            time_us[key] += own
-            calls[key] += 1
-            nodes[key].add(event.node)
-        order = sorted(time_us, key=lambda key: (-time_us[key], key))
-        return tuple(
-            OperatorRow(
-                op_type=key[0],
-                node=key[1],
-                nodes=len(nodes[key]),
-                calls=calls[key] / steps,
-                total_ms=time_us[key] / steps / 1e3,
-                share=time_us[key] / total_us if total_us else 0.0,
-            )
-            for key in order
-        )
-
+    spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * steps)
+    calls: Counter[tuple[str, str]] = Counter()
+    for event, own_us in zip(inside, _exclusive_us(inside), strict=True):
+        key = (event.op_type, event.node)
+        spent[key][bisect.bisect_right(starts, event.start_us) - 1] += own_us
+        calls[key] += 1
+    time_ms = {key: _typical(by_step) / 1e3 for key, by_step in spent.items()}
+    total_ms = math.fsum(time_ms.values())
+    by_node = [
+        OperatorRow(key[0], key[1], 1, calls[key] / steps, time, time / total_ms if total_ms else 0.0)
+        for key, time in time_ms.items()
+    ]
     return OperatorTable(
         steps=steps,
         skipped=skipped,
-        step_ms=sum(duration for _, duration in kept) / steps / 1e3,
-        kernels_ms=total_us / steps / 1e3,
-        by_type=rows([(event.op_type, "") for event in inside]),
-        by_node=rows([(event.op_type, event.node) for event in inside]),
+        step_ms=_typical([duration for _, duration in kept]) / 1e3,
+        kernels_ms=total_ms,
+        by_type=_slowest_first(_summed_by_type(by_node)),
+        by_node=_slowest_first(by_node),
     )
+
+
+def _typical(values: Sequence[float]) -> float:
+    """The interquartile mean: a step that was interrupted does not count, and whole microseconds still average out."""
+    ordered = sorted(values)
+    cut = len(ordered) // 4
+    middle = ordered[cut : len(ordered) - cut]
+    return math.fsum(middle) / len(middle)
+
+
+def _summed_by_type(rows: Sequence[OperatorRow]) -> list[OperatorRow]:
+    groups: dict[str, list[OperatorRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.op_type].append(row)
+    return [
+        OperatorRow(
+            op_type=op_type,
+            node="",
+            nodes=len(group),
+            calls=math.fsum(row.calls for row in group),
+            total_ms=math.fsum(row.total_ms for row in group),
+            share=math.fsum(row.share for row in group),
+        )
+        for op_type, group in groups.items()
+    ]
+
+
+def _slowest_first(rows: Sequence[OperatorRow]) -> tuple[OperatorRow, ...]:
+    return tuple(sorted(rows, key=lambda row: (-row.total_ms, row.op_type, row.node)))
 
 
 def _events(events: object) -> tuple[list[tuple[float, float]], list[_Event]]:

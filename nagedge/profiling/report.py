@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nagedge.files import write_file
-from nagedge.profiling.plots import numbered
+from nagedge.profiling.parts import Page, Part
+from nagedge.profiling.profile_parts import environment_part, workload_part
 from nagedge.profiling.results import Profile
-from nagedge.profiling.section_parts import Page, Part, environment_part, section_part, workload_part
+from nagedge.profiling.section_parts import section_part
 from nagedge.profiling.sections import Card, Section
+from nagedge.profiling.svg import numbered
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -50,7 +50,7 @@ def trace() -> list[dict[str, object]]:
     return events
 
 
-def test_rows_are_means_a_step_without_the_first() -> None:
+def test_rows_are_of_one_step_without_the_first() -> None:
     table = parse_trace(trace())
     assert (table.steps, table.skipped) == (2, 1)
     assert table.step_ms == pytest.approx(0.6)
@@ -66,6 +66,28 @@ def test_rows_are_means_a_step_without_the_first() -> None:
         ("b", 1, 1.0),
         ("r", 1, 1.0),
     ]
+
+
+def test_one_interrupted_step_does_not_decide_who_is_slow() -> None:
+    events: list[dict[str, object]] = []
+    for step in range(8):
+        start = 10_000 * step
+        slow = 4_000 if step == 5 else 10
+        events += [
+            run_event(start, slow + 120),
+            kernel(start + 5, 100, "Conv", "c"),
+            kernel(start + 110, slow, "Add", "a"),
+        ]
+    table = parse_trace(events, skip=0)
+    assert {row.op_type: row.total_ms for row in table.by_type} == pytest.approx({"Conv": 0.1, "Add": 0.01})
+    assert table.by_type[0].op_type == "Conv"
+    assert table.step_ms == pytest.approx(0.13)
+
+
+def test_whole_microseconds_average_out() -> None:
+    events = [run_event(100 * step, 10) for step in range(8)]
+    events += [kernel(100 * step + 1, step % 2, "Relu", "r") for step in range(8)]
+    assert parse_trace(events, skip=0).by_node[0].total_ms == pytest.approx(0.0005)
 
 
 def test_all_steps_are_kept_when_there_is_only_one() -> None:

@@ -13,9 +13,10 @@ import pytest
 from nagedge.profiling import plots, report
 from nagedge.profiling.measure import Samples, summarise
 from nagedge.profiling.plots import curves_chart, distribution_chart
+from nagedge.profiling.profile_parts import milliseconds, size
 from nagedge.profiling.report import render_report, write_report
 from nagedge.profiling.results import Profile
-from nagedge.profiling.section_parts import milliseconds, section_part, size
+from nagedge.profiling.section_parts import section_part
 from nagedge.profiling.sections import (
     BeforeAfter,
     Card,
