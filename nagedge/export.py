@@ -403,9 +403,9 @@ def _from_factory(text: str) -> ExportSource:
 
 
 def _checked(source: ExportSource) -> ExportSource:
-    names = [task.name for task in source.tasks]
-    if not names or not all(isinstance(task, TaskSpec) for task in source.tasks):
+    if not source.tasks or not all(isinstance(task, TaskSpec) for task in source.tasks):
         raise ConfigurationError("tasks must hold one nagedge.TaskSpec for each output of the model.")
+    names = [task.name for task in source.tasks]
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(
