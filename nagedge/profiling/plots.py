@@ -42,7 +42,7 @@ __all__ = [
 _DENSE = 60
 """Curves of more points are smoothed."""
 
-_MANY = 400
+_MANY = 600
 """Beyond so many points a timeline is drawn as a band with its median."""
 
 
@@ -76,7 +76,7 @@ def timeline_chart(latency: Distribution) -> Chart:
             f"{latency.steady_calls} calls around {middle:.3g} ms."
         ),
         caption=(
-            f"Diamond: first call. Shaded: what the figures leave out: the first call and {share}. "
+            f"Diamond: first call. Shaded: left out of the figures (first call; {share}). "
             "Dashed: median of the others."
         ),
     )
