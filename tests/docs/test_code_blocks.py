@@ -33,8 +33,8 @@ class Block:
     Args:
         page: the file. line: of the opening fence, from 1.
         language: the first word of the info string.
-        options: ``key="value"`` of the info string: ``title`` names the file that the block shows, ``slow`` says why
-            the block takes long, ``norun`` why it cannot be run by a test.
+        options: ``key="value"`` of the info string: ``title`` names the file that the block shows, ``norun``
+            says why it cannot be run by a test.
         code: without the fences.
     """
 
@@ -63,16 +63,7 @@ def blocks_of(page: Path) -> list[Block]:
     return found
 
 
-def _parameters() -> list[object]:
-    parameters = []
-    for page in PAGES:
-        reasons = [block.options["slow"] for block in blocks_of(page) if "slow" in block.options]
-        marks = [pytest.mark.slow(reason=reasons[0])] if reasons else []
-        parameters.append(pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks))
-    return parameters
-
-
-@pytest.mark.parametrize("page", _parameters())
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_blocks_of_a_page_run_in_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

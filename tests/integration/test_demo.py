@@ -13,7 +13,6 @@ from nagedge.demo import STEPS, before_and_after, demo_files
 from nagedge.errors import ConfigurationError
 
 
-@pytest.mark.slow(reason="the whole path on real data: trains, verifies 100 steps, fine-tunes and profiles")
 def test_the_demo_goes_the_whole_path(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     result = CliRunner().invoke(app, ["demo", "--out", str(out)])

@@ -175,7 +175,6 @@ def test_a_run_killed_between_any_two_steps_resumes_to_the_same_bits(
     assert resumed.state.test == whole.state.test
 
 
-@pytest.mark.slow  # five processes, each imports torch
 def test_a_run_killed_by_the_system_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4000, 20)).astype(np.float32)
@@ -346,7 +345,6 @@ def test_fewer_examples_than_a_batch_and_no_held_out_ones(
     assert checkpoint.state.test == {}
 
 
-@pytest.mark.slow  # three processes, each imports torch
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 6)).astype(np.float32)
