@@ -25,10 +25,10 @@ def command(
     from nagedge import export, finetune, profile, train, verify
     from nagedge.cli.export import print_files
     from nagedge.cli.finetune import print_finetuning
-    from nagedge.cli.output import print_metrics, print_paths, progress_bar, write_json
+    from nagedge.cli.output import print_metrics, print_paths, progress_bar
     from nagedge.cli.profile import print_profile
     from nagedge.cli.train import print_epochs, training_bar
-    from nagedge.cli.verify import print_comparisons, refuse_disagreement
+    from nagedge.cli.verify import print_agreement, print_comparisons, refuse_disagreement, write_comparisons
     from nagedge.data.mnist import demo_user, write_demo_user
     from nagedge.demo import EPOCHS, LEARNING_RATE, STEPS, TARGET, demo_files, highlights, report_sections
     from nagedge.files import write_file
@@ -53,9 +53,10 @@ def command(
     _heading(f"3. Verify {STEPS} training steps against PyTorch")
     with progress_bar() as bar:
         comparisons = verify(bundle, steps=STEPS, progress=bar)
-    write_json(files.comparisons, [dataclasses.asdict(comparison) for comparison in comparisons])
+    write_comparisons(files.comparisons, comparisons)
     print_comparisons(comparisons)
     refuse_disagreement(files.bundle, comparisons)
+    print_agreement(files.bundle, comparisons, STEPS)
 
     _heading("4. Fine-tune on one user's handwriting with the stock ONNX Runtime")
     write_demo_user(files.user_examples, part="fine_tune")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from nagedge.verification import Comparison
 
-__all__ = ["command", "print_comparisons", "refuse_disagreement"]
+__all__ = ["command", "print_agreement", "print_comparisons", "refuse_disagreement", "write_comparisons"]
 
 _ROWS = 12
 
@@ -23,24 +23,48 @@ def command(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every comparison here.")] = None,
 ) -> None:
     """Run the same steps in the runtime and in PyTorch and compare; exit code 1 when out of tolerance."""
-    import dataclasses
-
     from nagedge import load, verify
-    from nagedge.cli.output import progress_bar, write_json
+    from nagedge.cli.output import progress_bar
 
     with progress_bar() as progress:
         comparisons = verify(load(bundle), steps=steps, progress=progress)
-    realigned = {name: entry.realigned for name, entry in load(bundle).manifest.verification.items()}
     if json is not None:
-        write_json(json, [dataclasses.asdict(comparison) for comparison in comparisons])
+        write_comparisons(json, comparisons)
     print_comparisons(comparisons)
-    for target, where in realigned.items():
-        if where:
-            typer.echo(
-                f"{target}: PyTorch went on from the runtime's state after step {', '.join(map(str, where))}, where "
-                "they parted at a kink within rounding"
-            )
     refuse_disagreement(bundle, comparisons)
+    print_agreement(bundle, comparisons, steps)
+
+
+def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
+    """Write every comparison as JSON; a difference that is not finite becomes null, as JSON has no infinity."""
+    import dataclasses
+    import math
+
+    from nagedge.cli.output import write_json
+
+    rows = [dataclasses.asdict(comparison) for comparison in comparisons]
+    write_json(
+        path,
+        [
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in row.items()
+            }
+            for row in rows
+        ],
+    )
+
+
+def print_agreement(bundle: Path, comparisons: Sequence[Comparison], steps: int) -> None:
+    """Print that all is within tolerance, and the steps at which that took a second look."""
+    from nagedge import load
+
+    for target, entry in load(bundle).manifest.verification.items():
+        if entry.realigned:
+            typer.echo(
+                f"{target}: PyTorch went on from the runtime's state after step "
+                f"{', '.join(map(str, entry.realigned))}, where they parted at a kink within rounding"
+            )
     typer.echo(f"all {len(comparisons)} comparisons over {steps} steps are within tolerance")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from nagedge.cli.app import app
-from nagedge.cli.verify import refuse_disagreement
+from nagedge.cli.verify import refuse_disagreement, write_comparisons
 from nagedge.errors import VerificationError
 from nagedge.targets import target_file
 from nagedge.verification import Comparison
@@ -127,3 +128,14 @@ def test_a_bundle_that_is_not_there_is_refused(folder: Path) -> None:
     result = run("verify", "none")
     assert result.exit_code == 2
     assert "'none'" in result.stderr
+
+
+def test_a_difference_that_is_not_finite_is_null_in_the_file(tmp_path: Path) -> None:
+    broken = Comparison("loss", 1, math.inf, math.inf, 1e-3, 1e-5, within_tolerance=False, target=TRAIN)
+    write_comparisons(tmp_path / "comparisons.json", [broken])
+    assert json.loads((tmp_path / "comparisons.json").read_text()) == [
+        {
+            "tensor": "loss", "step": 1, "max_abs": None, "max_rel": None, "rtol": 1e-3, "atol": 1e-5,
+            "within_tolerance": False, "target": TRAIN,
+        }
+    ]  # fmt: skip
