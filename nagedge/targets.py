@@ -25,7 +25,7 @@ BACKEND_NAMES = ("onnxruntime",)
 PRECISIONS = ("fp32",)
 """The precisions a target may name."""
 
-_OPSETS = (17, 23)
+_OPSETS = (18, 22)
 _FIELD_TYPES = {"str": str, "bool": bool, "int": int, "float": float}
 _EXPECTED = {"str": "a string", "bool": "true or false", "int": "a whole number", "float": "a number"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -43,9 +43,9 @@ class Comparison:
     largest of their terms, so a tensor is measured by its own scale.
 
     Attributes:
-        tensor: ``loss``, ``loss.<task>``, ``params.<name>``, ``momentum.<name>``, ``buffers.<name>`` or
-            ``infer.<task>``.
-        step: 1 for the first step; 0 for inference.
+        tensor: ``loss``, ``loss.<task>``, ``params.<name>``, ``momentum.<name>``, ``buffers.<name>``;
+            ``infer.<task>``, an output of inference; ``update.<name>``, a parameter after one long step.
+        step: 1 for the first step of the trajectory; 0 for inference and the long step.
         max_abs: largest absolute difference; infinite when one side is not finite.
         max_rel: it over the largest absolute value of the reference.
         rtol, atol: the target's tolerances.
@@ -107,6 +107,7 @@ def verify(
         realigned: list[int] = []
         if "train_step" in entry.artifacts:
             lr = _stable_lr(bundle, steps, seed, report)
+            found += _long_step(bundle, name, entry, seed)
             found += _trajectory(bundle, name, entry, steps, lr, seed, report, realigned)
         comparisons += found
         entries[name] = _entry(bundle, found, steps if lr else 0, lr, realigned)
@@ -122,8 +123,11 @@ def worst_first(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return list(by_tensor.values())
 
 
-def _severity(item: Comparison) -> tuple[bool, int, float]:
-    return (item.within_tolerance, 0 if item.within_tolerance else item.step, -item.excess)
+def _severity(item: Comparison) -> tuple[bool, bool, int, float]:
+    if item.within_tolerance:
+        return (True, False, 0, -item.excess)
+    # A wrong gradient makes a wrong update: what the trajectory found comes before what the long step found.
+    return (False, item.tensor.startswith("update."), item.step, -item.excess)
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,12 @@ def _stable_lr(bundle: Bundle, steps: int, seed: int, report: Progress) -> float
 
 def _cautious_lr(bundle: Bundle, seed: int) -> float:
     """Return the learning rate that changes no weight's largest entry by more than a hundredth in the first step."""
+    ratios = _steepness(bundle, seed)
+    return 0.01 / max(ratios) if ratios else math.inf
+
+
+def _steepness(bundle: Bundle, seed: int) -> list[float]:
+    """Return, for each weight that has a gradient, its largest gradient over its largest entry."""
     session = open_training(bundle, runtime="torch")
     _step(session, next(_batches(bundle.manifest, 1, seed)), bundle.manifest, 0.0)
     state = session.state()
@@ -188,8 +198,29 @@ def _cautious_lr(bundle: Bundle, seed: int) -> float:
         for name, param in state.params.items()
         if param.ndim > 1 and np.abs(param).max() > 0
     ]
-    steepest = max((ratio for ratio in ratios if math.isfinite(ratio)), default=0.0)
-    return 0.01 / steepest if steepest > 0 else math.inf
+    return [ratio for ratio in ratios if math.isfinite(ratio) and ratio > 0]
+
+
+def _long_step(bundle: Bundle, name: str, entry: TargetEntry, seed: int) -> list[Comparison]:
+    """Compare one step in which the update outweighs the parameters.
+
+    A step of the usual length moves a parameter by less than its tolerance, so that a wrong learning rate or a wrong
+    last line of the update could pass; in this one the new parameters are the update.
+    """
+    ratios = _steepness(bundle, seed)
+    felt = [ratio for ratio in ratios if ratio > 1e-6 * max(ratios)]
+    lr = min(10.0 / min(felt), 1e30) if felt else 1.0
+    batch = next(_batches(bundle.manifest, 1, seed))
+    reference = open_training(bundle, runtime="torch")
+    runtime = open_training(bundle, name, runtime=entry.backend)
+    before = runtime.state()
+    expected = _step(reference, batch, bundle.manifest, lr), reference.state()
+    got = _step(runtime, batch, bundle.manifest, lr), runtime.state()
+    found = _compare_step(0, got, [expected], entry, name)
+    if not all(c.within_tolerance for c in found):
+        found, _ = _explained(bundle, entry, name, 0, before, batch, lr, got, found)
+    updates = [c for c in found if c.tensor.startswith("params.")]
+    return [replace(c, tensor=f"update.{c.tensor.removeprefix('params.')}") for c in updates]
 
 
 def _trajectory(

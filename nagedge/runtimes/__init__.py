@@ -53,7 +53,8 @@ class TrainingSession(Protocol):
         Args:
             inputs: by input name, ``[batch, ...]``, in the dtypes of the manifest.
             targets: by task name, ``[batch]`` or ``[batch, size]``.
-            sample_weight: float32 ``[batch]``, >= 0; None for ones. A row of weight 0 does not count.
+            sample_weight: float32 ``[batch]``, >= 0; None for ones. A row of weight 0 counts in no loss and no
+                gradient (but in the statistics of a BatchNorm under the policy ``train``).
             lr, momentum, weight_decay: of this step.
         """
         ...

@@ -102,7 +102,9 @@ def checked_batch(
         else np.ascontiguousarray(sample_weight, np.float32)
     )
     if weight.ndim != 1 or not (weight >= 0).all() or np.isinf(weight).any():
-        raise DataError(f"sample_weight of shape {list(weight.shape)}: expected one finite number >= 0 a row.")
+        raise DataError(
+            f"sample_weight of shape {list(weight.shape)}: expected one finite number >= 0 a row."
+        )
     sizes["sample_weight"] = weight.shape[0]
     if batch == 0:
         raise DataError("the batch has no row: give at least one example.")

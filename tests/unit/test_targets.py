@@ -52,7 +52,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
         (
             "opset = 18",
             "opset = 11",
-            "opset is 11, expected 17 to 23; 18 runs on every ONNX Runtime since 1.14.",
+            "opset is 11, expected 18 to 22; 18 runs on every ONNX Runtime since 1.14.",
         ),
         ("opset = 18", "opsett = 18", "unknown key 'opsett'; expected os, arch, backend,"),
         ("opset = 18", "opsett = 18", "Did you mean 'opset'?"),

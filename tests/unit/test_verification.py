@@ -79,7 +79,11 @@ def test_a_right_artifact_is_within_tolerance_at_every_step(tmp_path: Path, name
     tensors = {f"{role}.{p}" for role in ("params", "momentum") for p in training.parameters}
     tensors |= {"loss", *(f"loss.{t.name}" for t in made.manifest.tasks)}
     assert {(c.tensor, c.step) for c in found if c.step} == {(t, s) for t in tensors for s in range(1, 7)}
-    assert {c.tensor for c in found if not c.step} == {f"infer.{t.name}" for t in made.manifest.tasks}
+    assert made.manifest.training is not None
+    updates = {f"update.{name}" for name in made.manifest.training.parameters}
+    assert {c.tensor for c in found if not c.step} == {
+        f"infer.{t.name}" for t in made.manifest.tasks
+    } | updates
     assert {c.target for c in found} == {TRAIN}
 
 
@@ -218,6 +222,17 @@ def test_a_wrong_setting_is_found(
     )
     assert not found[0].within_tolerance
     assert found[0].step <= 3
+
+
+def test_a_learning_rate_off_by_a_hundredth_is_found_by_the_long_step(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle
+) -> None:
+    found = verify_wrong(
+        monkeypatch, bundle, settings=lambda given: {**given, "lr": 1.01 * given["lr"]}, steps=1
+    )
+    outside = {c.tensor for c in found if not c.within_tolerance}
+    assert bundle.manifest.training is not None
+    assert {f"update.{name}" for name in bundle.manifest.training.parameters} <= outside
 
 
 # --- kinks --------------------------------------------------------------------------------------------------------
