@@ -30,7 +30,7 @@ def test_the_demo_goes_the_whole_path(tmp_path: Path) -> None:
     assert max(comparison["step"] for comparison in comparisons) == STEPS
     assert all(comparison["within_tolerance"] for comparison in comparisons)
 
-    before, after = map(float, re.search(r"digit +accuracy +(\S+) +(\S+)", result.stdout).groups())
+    before, after = map(float, re.search(r"digit +accuracy +([0-9.]+) +([0-9.]+)", result.stdout).groups())
     assert after > before
 
     checkpoint = nagedge.Checkpoint.load(out / "checkpoint")
