@@ -74,7 +74,9 @@ def batch_norm_with_statistics(
         count = _count(x, _others(x))
         var = (centred * centred).mean(_others(x))
         new_mean = running_mean * (1.0 - momentum) + mean * momentum
-        new_var = running_var * (1.0 - momentum) + var * (count / torch.clamp(count - 1.0, min=1.0) * momentum)
+        new_var = running_var * (1.0 - momentum) + var * (
+            count / torch.clamp(count - 1.0, min=1.0) * momentum
+        )
     return y, new_mean, new_var
 
 
