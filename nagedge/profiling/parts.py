@@ -12,7 +12,14 @@ __all__ = ["Page", "Part", "Table"]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; ``numeric`` columns are set flush right, ``folded`` is the summary of a closed one."""
+    """A table of text.
+
+    Args:
+        rows, header: the cells; without a header the first column names the second. title, note: above and beneath it.
+        numeric: the columns set flush right.
+        folded: the summary of a closed table; empty for an open one.
+        beside: whether it stands among the charts, in half the page's width.
+    """
 
     rows: tuple[tuple[str, ...], ...]
     header: tuple[str, ...] = ()
@@ -20,6 +27,7 @@ class Table:
     numeric: tuple[int, ...] = ()
     folded: str = ""
     note: str = ""
+    beside: bool = False
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ __all__ = [
 _DENSE = 60
 """Curves of more points are smoothed."""
 
+_WIDE = 30.0
+"""Curves whose largest value is more than so many times the smallest share a logarithmic axis."""
+
 _MANY = 600
 """Beyond so many points a timeline is drawn as a band with its median."""
 
@@ -95,16 +98,21 @@ def _band(axes: Axes, calls: NDArray[Any], values: NDArray[np.float64]) -> None:
 
 def _latency_scale(axes: Axes, values: NDArray[np.float64], middle: float) -> None:
     """A logarithmic axis where the first call would else flatten the rest; labels in plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     if values.max() > 6 * middle > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=8))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        _logarithmic(axes, (1.0, 2.0, 5.0))
         axes.set_ylim(values.min() * 0.8, values.max() * 1.3)
     else:
         axes.set_ylim(0.0, values.max() * 1.1)
+
+
+def _logarithmic(axes: Axes, digits: tuple[float, ...]) -> None:
+    """A logarithmic axis with plain numbers at the multiples ``digits`` of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=digits, numticks=8))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def distribution_chart(latency: Distribution) -> Chart:
@@ -180,16 +188,21 @@ def operators_chart(table: OperatorTable, *, most: int = 10) -> Chart:
 def curves_chart(title: str, curves: Sequence[Curve], *, x_label: str, small: bool = False) -> Chart:
     """Lines in one pair of axes, with a legend when there are several.
 
-    Curves whose labels differ only in a last part in parentheses share a colour; the later ones are dashed. Curves of
-    more than 60 points are drawn faintly with their moving average.
+    Curves whose labels differ only in a last part in parentheses share a colour and a place in the legend; the later
+    ones are dashed, and the caption names both parts. Curves of more than 60 points are drawn faintly with their
+    moving average. Several positive curves that differ much are drawn on a logarithmic axis.
     """
-    figure, axes = new_figure(2.3, 3.6) if small else new_figure(2.7 + 0.17 * (max(0, len(curves) - 1) // 2))
+    figure, axes = new_figure(1.65, 2.6) if small else new_figure()
     smoothed = 0
-    seen: dict[str, int] = {}
+    seen: dict[str, str] = {}
+    parts: list[str] = []  # in parentheses: of the solid and of the dashed lines
     for curve in curves:
-        base = re.sub(r"\s*\([^()]*\)$", "", curve.label) if len(curves) > 1 else curve.label
+        found = re.fullmatch(r"(.*?)\s*\(([^()]*)\)", curve.label) if len(curves) > 1 else None
+        base, part = (found[1], found[2]) if found else (curve.label, "")
         again = base in seen
-        colour = SERIES[seen.setdefault(base, len(seen)) % len(SERIES)]
+        colour = seen.setdefault(base, SERIES[len(seen) % len(SERIES)])
+        if part not in parts:
+            parts.append(part)
         y: Sequence[float] = curve.y
         if len(y) > _DENSE:
             axes.plot(curve.x, y, color=colour, linewidth=0.6, alpha=0.3)
@@ -203,16 +216,25 @@ def curves_chart(title: str, curves: Sequence[Curve], *, x_label: str, small: bo
             markersize=3,
             linewidth=1.4,
             color=colour,
-            label=plain(curve.label),
+            label="_again" if again else plain(base),
         )
+    values = [value for curve in curves for value in curve.y]
+    if len(curves) > 1 and values and 0 < _WIDE * min(values) < max(values) < np.inf:
+        _logarithmic(axes, (1.0, 3.0))
     axes.margins(x=0.02)
     axes.set_xlabel(plain(x_label))
-    _whole_numbers(axes)
+    if small:
+        axes.locator_params(axis="y", nbins=4)
+    _whole_numbers(axes, most=5 if small else 9)
     if len(curves) > 1:
         add_legend(axes)
+    captions = []
+    if len(parts) == 2 and all(parts):
+        captions.append(f"Solid: {parts[0]}. Dashed: {parts[1]}.")
+    if smoothed:
+        captions.append(f"Strong lines: moving average over {smoothed} values; faint: each value.")
     words = "; ".join(f"{c.label} from {c.y[0]:.3g} to {c.y[-1]:.3g}" for c in curves if c.y)
-    caption = f"Strong lines: moving average over {smoothed} values; faint: each value." if smoothed else ""
-    return Chart(title, to_svg(figure), f"{title} over {x_label}: {words}.", caption)
+    return Chart(title, to_svg(figure), f"{title} over {x_label}: {words}.", " ".join(captions))
 
 
 def _moving_average(values: Sequence[float], width: int) -> Sequence[float]:
@@ -256,11 +278,11 @@ def errors_chart(curves: Sequence[Curve], *, reference: str) -> Chart:
     )
 
 
-def _whole_numbers(axes: Axes) -> None:
+def _whole_numbers(axes: Axes, most: int = 9) -> None:
     """Steps and epochs have no fractions."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True))
 
 
 def before_after_chart(results: Sequence[BeforeAfter]) -> Chart:
@@ -289,4 +311,9 @@ def before_after_chart(results: Sequence[BeforeAfter]) -> Chart:
     words = "; ".join(
         f"{r.task} {r.metric} from {r.before:.4g} to {r.after:.4g} {r.unit}".strip() for r in results
     )
-    return Chart("Before and after", to_svg(figure), f"Metrics before and after fine-tuning: {words}.")
+    return Chart(
+        "Before and after",
+        to_svg(figure),
+        f"Metrics before and after fine-tuning: {words}.",
+        tall=len(results) > 4,
+    )

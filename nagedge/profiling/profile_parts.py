@@ -35,7 +35,7 @@ def workload_part(profile: Profile, workload: WorkloadProfile) -> Part:
     if workload.memory is not None:
         cards.append(_memory_card(workload.memory))
     charts = [timeline_chart(latency), distribution_chart(latency)]
-    tables = [_latency_table(workload)]
+    tables = [_latency_table(latency), _method_table(workload)]
     if workload.operators is not None:
         charts.append(operators_chart(workload.operators))
         tables.append(_node_table(workload.operators))
@@ -70,18 +70,15 @@ def _memory_card(memory: MemoryPeak) -> Card:
     return Card("Peak memory of a step", sign + size(memory.step_bytes), detail)
 
 
-def _latency_table(workload: WorkloadProfile) -> Table:
-    latency = workload.latency
+def _latency_table(latency: Distribution) -> Table:
     drift, modes, outliers = latency.drift, latency.modes, latency.outliers
     rows = [
-        ("First call", milliseconds(latency.first_ms)),
         (
             "Warm-up",
             f"{latency.warm_up_calls} calls, {milliseconds(latency.warm_up_total_ms)} in all"
             if latency.warm_up_calls
             else "none found after the first call",
         ),
-        ("How warm-up was found", latency.warm_up_method),
         (
             "Steady state",
             f"{latency.steady_calls} calls" + ("" if latency.steady_reached else " (not settled)"),
@@ -91,14 +88,10 @@ def _latency_table(workload: WorkloadProfile) -> Table:
             f"{milliseconds(latency.mean_ms)}, {milliseconds(latency.standard_deviation_ms)}",
         ),
         ("Fastest, slowest", f"{milliseconds(latency.min_ms)}, {milliseconds(latency.max_ms)}"),
-        ("Intervals", latency.interval_method),
-        (
-            "Outliers",
-            f"{outliers.count} above {milliseconds(outliers.fence)} (Tukey's outer fence); none removed",
-        ),
+        ("Outliers", f"{outliers.count} above {milliseconds(outliers.fence)}; none removed"),
         (
             "Trend",
-            f"{drift.relative_change * 100:+.1f} % over the run (Mann-Kendall z = {drift.z:.1f})"
+            f"{drift.relative_change * 100:+.1f} % over the run"
             + ("" if drift.detected else ", not significant"),
         ),
         (
@@ -107,14 +100,25 @@ def _latency_table(workload: WorkloadProfile) -> Table:
             if modes.bimodal
             else "one",
         ),
-        ("Ended by", f"{latency.stopped_by} ({latency.budget_s:g} s allowed)"),
     ]
     if latency.involuntary_switches is not None:
-        rows.append(("Times the system took the core away", str(latency.involuntary_switches)))
+        rows.append(("Involuntary context switches", str(latency.involuntary_switches)))
+    return Table(rows=tuple(rows), title="The timed run", beside=True)
+
+
+def _method_table(workload: WorkloadProfile) -> Table:
+    latency = workload.latency
+    rows = [
+        ("Warm-up", latency.warm_up_method),
+        ("Intervals", latency.interval_method),
+        ("Outliers", "beyond Tukey's outer fence"),
+        ("Trend", f"Mann-Kendall test (here z = {latency.drift.z:.1f}) and Theil-Sen slope"),
+        ("Length of the run", f"ended by the {latency.stopped_by} ({latency.budget_s:g} s allowed)"),
+    ]
     if workload.memory is not None:
         memory = workload.memory
-        rows.append(("How memory was measured", f"{memory.method}; {memory.steps} steps in a fresh process"))
-    return Table(rows=tuple(rows), folded="All figures of the timed run")
+        rows.append(("Memory", f"{memory.method}; {memory.steps} steps in a fresh process"))
+    return Table(rows=tuple(rows), folded="How these figures were found")
 
 
 def _node_table(table: OperatorTable, most: int = 25) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from nagedge.profiling.parts import Part, Table
@@ -23,6 +24,15 @@ from nagedge.profiling.sections import (
 )
 
 __all__ = ["section_part"]
+
+_GROUPS = {
+    "infer": "outputs",
+    "loss": "losses",
+    "params": "parameters",
+    "momentum": "momentum",
+    "buffers": "buffers",
+}
+"""The first part of a tensor's name -> the group it is shown in."""
 
 
 def section_part(section: Section) -> Part:
@@ -49,7 +59,7 @@ def _training(section: TrainingSection) -> Part:
         cards=section.cards,
         charts=tuple(charts),
         small_charts=tuple(metrics),
-        tables=(Table(rows=facts),) if facts else (),
+        tables=(Table(rows=facts, beside=True),) if facts else (),
     )
 
 
@@ -74,7 +84,7 @@ def _verification(section: VerificationSection) -> Part:
             str(item.step) if item.step else "inference",
             f"{item.max_abs:.2e}",
             f"{item.max_rel:.2e}",
-            f"{item.excess:.3f}",
+            _of_allowed(item.excess),
             "yes" if item.within_tolerance else "NO",
         )
         for item in listed
@@ -90,18 +100,13 @@ def _verification(section: VerificationSection) -> Part:
             verdict,
         ),
         Card(
-            "Furthest off" if failures else "Nearest to its tolerance",
-            f"{worst.excess:.2g} of it",
-            f"{worst.tensor}, {where}",
-        ),
-        Card(
-            "Tolerance",
-            f"{worst.atol:.0e} + {worst.rtol:.0e} · max|x|",
-            "absolute + relative, of that tensor",
+            "First out of tolerance" if failures else "Nearest to its tolerance",
+            _of_allowed(worst.excess),
+            f"of what is allowed: {worst.tensor}, {where}",
         ),
         Card("Compared", section.runtime, f"against {section.reference}"),
     )
-    header = ("Tensor", "Step", "Max. absolute", "Max. relative", "Difference / allowed", "Within")
+    header = ("Tensor", "Step", "Max. absolute", "Max. relative", "Of what is allowed", "Within")
     curves = _excess_by_step(comparisons)
     return Part(
         title=section.title,
@@ -110,16 +115,49 @@ def _verification(section: VerificationSection) -> Part:
         charts=(errors_chart(curves, reference=section.reference),) if curves else (),
         tables=(
             Table(rows=rows, header=header, title="The most telling tensors first", numeric=(1, 2, 3, 4)),
+            _groups_table(comparisons),
         ),
+    )
+
+
+def _of_allowed(excess: float) -> str:
+    """A difference as a part of what is allowed, or as a multiple: ``"0.63 %"``, ``"5 times"``."""
+    if math.isinf(excess):
+        return "not finite"
+    return f"{excess * 100:.2g} %" if excess < 1 else f"{excess:.3g} times"
+
+
+def _groups_table(comparisons: Sequence[ComparisonLike]) -> Table:
+    """The largest difference in each group of tensors, and what is allowed there."""
+    rows = []
+    for prefix, name in _GROUPS.items():
+        found = [item for item in comparisons if item.tensor.split(".", 1)[0] == prefix]
+        if found:
+            worst = max(found, key=lambda item: item.excess)
+            rows.append(
+                (
+                    name,
+                    f"{len({item.tensor for item in found}):,}",
+                    f"{max(item.max_abs for item in found):.1e}",
+                    f"{worst.atol:.0e} + {worst.rtol:.0e} m",
+                    _of_allowed(worst.excess),
+                )
+            )
+    return Table(
+        rows=tuple(rows),
+        header=("Group", "Tensors", "Largest", "Allowed", "Of it"),
+        title="Largest differences",
+        numeric=(1, 2, 3, 4),
+        note="m is the largest absolute value of the tensor itself: each is measured by its own scale.",
+        beside=True,
     )
 
 
 def _excess_by_step(comparisons: Sequence[ComparisonLike]) -> list[Curve]:
     """The largest excess of each group of tensors at each training step."""
-    names = {"loss": "losses", "params": "parameters", "momentum": "momentum buffers", "buffers": "buffers"}
-    groups: dict[str, dict[int, float]] = {name: {} for name in names.values()}
+    groups: dict[str, dict[int, float]] = {name: {} for name in _GROUPS.values()}
     for item in comparisons:
-        name = names.get(item.tensor.split(".", 1)[0])
+        name = _GROUPS.get(item.tensor.split(".", 1)[0])
         if name is not None and item.step:
             groups[name][item.step] = max(groups[name].get(item.step, 0.0), item.excess)
     return [
@@ -153,5 +191,5 @@ def _fine_tuning(section: FineTuningSection) -> Part:
         lead=section.lead,
         cards=cards,
         charts=tuple(charts),
-        tables=(Table(rows=facts),) if facts else (),
+        tables=(Table(rows=facts, beside=True),) if facts else (),
     )

@@ -33,13 +33,14 @@ class Chart:
 
     Args:
         title: above it. svg: inline markup. alternative: what it shows, in words, for readers who do not see it.
-        caption: beneath it.
+        caption: beneath it. tall: whether it takes the height of two others.
     """
 
     title: str
     svg: str
     alternative: str
     caption: str = ""
+    tall: bool = False
 
 
 def plain(text: str) -> str:
@@ -47,14 +48,14 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def bare_figure(height: float, width: float = 5.4) -> Figure:
-    """An empty figure; height and width in inches."""
+def bare_figure(height: float, width: float = 5.0) -> Figure:
+    """An empty figure; height and width in inches. Half the page is 5 inches wide, so letters appear in their size."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def new_figure(height: float = 2.7, width: float = 5.4) -> tuple[Figure, Axes]:
+def new_figure(height: float = 2.6, width: float = 5.0) -> tuple[Figure, Axes]:
     """A figure with one pair of axes in the page's style; height and width in inches."""
     figure = bare_figure(height, width)
     axes = figure.add_subplot()
@@ -78,8 +79,9 @@ def style_axes(axes: Axes) -> None:
 
 
 def add_legend(axes: Axes) -> None:
-    """Put a legend above the axes, in at most three columns."""
-    columns = min(3, len(axes.get_lines()))
+    """Put a legend above the axes, in at most three columns, or four of short names."""
+    names = [name for line in axes.get_lines() if not (name := str(line.get_label())).startswith("_")]
+    columns = min(4 if sum(map(len, names)) <= 30 else 3, len(names))
     axes.figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, labelcolor=INK, ncols=columns)
 
 

@@ -197,6 +197,35 @@ def test_verification_of_exact_agreement_or_of_inference_only() -> None:
     assert section_part(VerificationSection([], runtime="x")).notes == ("Nothing was compared.",)
 
 
+def test_each_group_of_tensors_shows_its_largest_difference() -> None:
+    compared = [Compared("params.a", 1, 0.5), Compared("params.b", 2, 0.0063), Compared("infer.x", 0, 7.0)]
+    part = section_part(VerificationSection([*compared, Compared("loss", 1, float("inf"))], runtime="x"))
+    groups = part.tables[1]
+    assert groups.beside
+    assert [(row[0], row[1], row[4]) for row in groups.rows] == [
+        ("outputs", "1", "7 times"),
+        ("losses", "1", "not finite"),
+        ("parameters", "2", "50 %"),
+    ]
+    assert {row[3] for row in groups.rows} == {"1e-05 + 1e-04 m"}
+
+
+def test_training_and_validation_share_a_colour_and_a_place_in_the_legend() -> None:
+    curves = [Curve(f"digit ({part})", (1.0, 2.0), (2.0, 1.0)) for part in ("training", "validation")]
+    (chart,) = section_part(TrainingSection(losses=tuple(curves))).charts
+    assert chart.caption == "Solid: training. Dashed: validation."
+    assert re.findall(r">(digit[^<]*)<", chart.svg) == ["digit"]
+    assert "--series-1" in chart.svg
+    assert "--series-2" not in chart.svg
+
+
+def test_curves_far_apart_share_a_logarithmic_axis_with_plain_numbers() -> None:
+    curves = (Curve("a", (1.0, 2.0), (2.0, 1.0)), Curve("b", (1.0, 2.0), (0.02, 0.01)))
+    (chart,) = section_part(TrainingSection(losses=curves)).charts
+    labels = re.findall(r"<text[^>]*>([^<]*)<", chart.svg)
+    assert {"0.01", "0.1", "1"} <= set(labels)
+
+
 def test_targets_are_told_apart_where_there_are_several() -> None:
     compared = [Compared("loss", 1, 0.1, target="a"), Compared("loss", 1, 0.2, target="b")]
     part = section_part(VerificationSection(compared, runtime="x"))
