@@ -73,15 +73,13 @@ def _verification(section: VerificationSection) -> Part:
     targets = {item.target for item in comparisons}
     first_failures: dict[tuple[str, str], ComparisonLike] = {}
     # What goes wrong first is the cause of what follows; what agrees is listed by how little it does.
-    for item in sorted(
-        comparisons, key=lambda c: (c.within_tolerance, 0 if c.within_tolerance else c.step, -c.excess)
-    ):
+    for item in sorted(comparisons, key=_severity):
         first_failures.setdefault((item.target, item.tensor), item)
     listed = list(first_failures.values())[: section.worst]
     rows = tuple(
         (
             f"{item.tensor} ({item.target})" if len(targets) > 1 else item.tensor,
-            str(item.step) if item.step else "inference",
+            _when(item),
             f"{item.max_abs:.2e}",
             f"{item.max_rel:.2e}",
             _of_allowed(item.excess),
@@ -90,7 +88,7 @@ def _verification(section: VerificationSection) -> Part:
         for item in listed
     )
     worst = listed[0]
-    where = f"step {worst.step}" if worst.step else "inference"
+    where = f"step {worst.step}" if worst.step else _when(worst)
     verdict: Verdict = "bad" if failures else "good"
     cards = (
         Card(
@@ -151,6 +149,23 @@ def _groups_table(comparisons: Sequence[ComparisonLike]) -> Table:
         note="m is the largest absolute value of the tensor itself: each is measured by its own scale.",
         beside=True,
     )
+
+
+def _severity(item: ComparisonLike) -> tuple[bool, bool, int, float]:
+    """The order of :func:`nagedge.verify`: failures by step, those of the one long step last; then by difference."""
+    if item.within_tolerance:
+        return (True, False, 0, -item.excess)
+    return (False, _is_long_step(item), item.step, -item.excess)
+
+
+def _is_long_step(item: ComparisonLike) -> bool:
+    return item.tensor.startswith("update.")
+
+
+def _when(item: ComparisonLike) -> str:
+    if item.step:
+        return str(item.step)
+    return "long step" if _is_long_step(item) else "inference"
 
 
 def _excess_by_step(comparisons: Sequence[ComparisonLike]) -> list[Curve]:
