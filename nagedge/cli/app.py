@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import MutableMapping
 from typing import Annotated
 
 import typer
@@ -11,6 +13,12 @@ from nagedge.cli import demo, doctor, export, finetune, init, profile, targets, 
 from nagedge.cli.errors import ErrorsInPlainWords
 
 __all__ = ["app"]
+
+# On Linux torch computes with libgomp, whose threads wait for each other by spinning, for 300,000 rounds by default. A
+# thread that spins while the one it waits for has no core wastes its whole slice. An epoch of the template's run on two
+# cores (medians): quiet 0.49 s with the default, 0.52 s with 10,000 rounds, 0.75 s with none (OMP_WAIT_POLICY=PASSIVE);
+# beside busy programs 30 s, 3.7 s and 2.0 s.
+_SPIN_ROUNDS = "10000"
 
 app = typer.Typer(
     name="nagedge",
@@ -34,7 +42,15 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Hold the options that stand before a command; the group and the callback act on them."""
+    """Start a command. The options are acted on by the group and by the version's own callback."""
+    del debug, version
+    spin_briefly(os.environ)
+
+
+def spin_briefly(environment: MutableMapping[str, str]) -> None:
+    """Let OpenMP threads soon sleep when they wait, unless the user said how; torch reads this when it is imported."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
+        environment["GOMP_SPINCOUNT"] = _SPIN_ROUNDS
 
 
 for module in (init, train, export, verify, finetune, profile, doctor, demo):
