@@ -102,6 +102,23 @@ def test_bad_arguments_are_refused(bundle: nagedge.Bundle, options: dict[str, An
         nagedge.profile(bundle, **options)
 
 
+def test_a_fixed_batch_is_taken_and_another_refused(tmp_path: Path) -> None:
+    import torch
+
+    fixed = nagedge.export(
+        torch.nn.Linear(4, 3),
+        tasks=[nagedge.TaskSpec("state", "classification", size=3)],
+        example_input=torch.zeros(4, 4),
+        targets=["any-any-onnxruntime-fp32-train"],
+        out=tmp_path / "fixed",
+        batch=4,
+    )
+    profile = nagedge.profile(fixed, budget_s=0.05)
+    assert [workload.batch for workload in profile.workloads] == [4, 4]
+    with pytest.raises(ConfigurationError, match="batch is 8, but this bundle takes exactly 4"):
+        nagedge.profile(fixed, batch=8)
+
+
 def steady(durations_ms: np.ndarray) -> Distribution:
     return summarise(Samples((10_000_000, *(int(d * 1e6) for d in durations_ms)), "budget", 1.0, 0, 1.0))
 
