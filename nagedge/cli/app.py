@@ -15,9 +15,9 @@ from nagedge.cli.errors import ErrorsInPlainWords
 __all__ = ["app"]
 
 # On Linux torch computes with libgomp, whose threads wait for each other by spinning, for 300,000 rounds by default. A
-# thread that spins while the one it waits for has no core wastes its whole slice. An epoch of the template's run on two
-# cores (medians): quiet 0.49 s with the default, 0.52 s with 10,000 rounds, 0.75 s with none (OMP_WAIT_POLICY=PASSIVE);
-# beside busy programs 30 s, 3.7 s and 2.0 s.
+# thread that spins while the one it waits for has no core wastes its whole slice. The template's run on two cores,
+# medians: 60 steps on a quiet machine 0.49 s with the default, 0.52 s with 10,000 rounds, 0.75 s with none
+# (OMP_WAIT_POLICY=PASSIVE); an epoch (63 steps) on a busy one 30 s, 3.7 s and 2.0 s.
 _SPIN_ROUNDS = "10000"
 
 app = typer.Typer(
