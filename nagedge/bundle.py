@@ -71,7 +71,7 @@ class Bundle:
             _check_file(folder, name, entry, path)
         for target_name, target in manifest.targets.items():
             for artifact in target.artifacts.values():
-                if artifact not in manifest.files:
+                if artifact not in manifest.files and not manifest.files_in(artifact):
                     raise BundleError(
                         f"bundle {str(path)!r}: target {target_name!r} names {artifact!r}, which the manifest does not "
                         "list among its files. Export again, or take the bundle from a backup."
@@ -91,12 +91,12 @@ class Bundle:
         return self.file(name).read_text(encoding="utf-8")
 
     def file(self, name: str) -> Path:
-        """Return the path of one of the bundle's files.
+        """Return the path of one of the bundle's files, or of a folder of them.
 
         Raises:
             BundleError: the manifest lists no such file.
         """
-        if name not in self.manifest.files:
+        if name not in self.manifest.files and not self.manifest.files_in(name):
             raise BundleError(f"bundle {str(self.path)!r} holds no {name!r}.")
         return self.path / name
 

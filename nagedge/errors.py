@@ -14,6 +14,7 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "NagEdgeError",
+    "RuntimeUnavailableError",
     "TrainingDivergedError",
     "UnsupportedOperatorError",
     "VerificationError",
@@ -41,6 +42,10 @@ class BundleError(NagEdgeError):
 
 class UnsupportedOperatorError(NagEdgeError):
     """A backend has no lowering for an operator of the model."""
+
+
+class RuntimeUnavailableError(NagEdgeError):
+    """A runtime cannot be had on this machine: not installed, no network to fetch it, another system."""
 
 
 class TrainingDivergedError(NagEdgeError):

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from nagedge import __version__
-from nagedge.backends import onnxruntime as onnxruntime_backend
 from nagedge.bundle import Bundle, check_replaceable, write_bundle
 from nagedge.errors import BundleError, ConfigurationError, NagEdgeError, UnsupportedOperatorError
 from nagedge.graphs.batch_norm import apply_policy
+from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.example import input_specs
 from nagedge.graphs.forward import FixedBatchError, ForwardGraph, check_state, trace_forward
 from nagedge.graphs.inference import InferenceGraph, trace_inference
@@ -29,6 +29,7 @@ from nagedge.graphs.lora import add_lora
 from nagedge.graphs.serialization import forward_to_json
 from nagedge.graphs.train_step import StepGraph, trace_train_step
 from nagedge.graphs.trainable import head_parameters, lora_rank, select_trainable
+from nagedge.lowering import backend_of
 from nagedge.manifest import SCHEMA_VERSION, InputEntry, Manifest, TargetEntry, TaskEntry, TrainingEntry
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
 from nagedge.targets import Target, load_target
@@ -42,7 +43,6 @@ __all__ = ["ExportSource", "export", "load_source"]
 
 Progress = Callable[[str, int, int], None]
 
-_BACKENDS = {"onnxruntime": onnxruntime_backend}
 _DEFAULT_LR, _DEFAULT_MOMENTUM = 0.01, 0.9
 # Of the learning rate that trained from scratch: folding BatchNorm away takes its damping of large steps away.
 _FINE_TUNING_LR_FACTOR = 0.02
@@ -119,20 +119,24 @@ def export(
     entries: dict[str, TargetEntry] = {}
     for i, target in enumerate(chosen):
         report(f"lowering for {target.name}", 2 + i, total)
-        artifacts = _BACKENDS[target.backend].lower(
+        artifacts = backend_of(target).lower(
             traced.inference,
             traced.step if target.train else None,
             target,
             module_of=partial(module_of, traced.model, source.example_input),
+            calibration=(),
         )
         paths = {}
         for role, (file_name, content) in artifacts.items():
             paths[role] = f"targets/{target.name}/{file_name}"
-            files[paths[role]] = content
+            if isinstance(content, bytes):
+                files[paths[role]] = content
+            else:
+                files |= {f"{paths[role]}/{inner}": data for inner, data in content.items()}
         entries[target.name] = TargetEntry(
             backend=target.backend, precision=target.precision, opset=target.opset, rtol=target.rtol,
             atol=target.atol, inference_rtol=target.inference_rtol, inference_atol=target.inference_atol,
-            backward_error=target.backward_error, artifacts=paths,
+            backward_error=target.backward_error, artifacts=paths, minimum_os=target.minimum_os, batch=target.batch,
         )  # fmt: skip
     report("writing the bundle", 2 + len(chosen), total)
     manifest = _manifest(source, traced, trainable, batch_norm, entries)
@@ -204,7 +208,7 @@ def _trace(
             chosen = select_trainable(trainable, prepared, train_forward, added)
             try:
                 step = trace_train_step(
-                    train_forward, state, chosen, source.tasks, overrides=onnxruntime_backend.DECOMPOSITIONS
+                    train_forward, state, chosen, source.tasks, overrides=ONNX
                 )
             except NagEdgeError:
                 raise

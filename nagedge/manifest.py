@@ -150,15 +150,18 @@ class TargetEntry(_Entry):
 
     backend: str
     precision: str
-    opset: int | None = None
-    ir_version: int | None = None
+    opset: int | None = Field(None, description="Version of ai.onnx; null where the files are not ONNX.")
+    minimum_os: str = Field("", description="Oldest system that loads the files, such as iOS18.")
+    batch: int | None = Field(
+        None, description="The only batch size of this target's artifacts; null where it is the bundle's."
+    )
     rtol: float
     atol: float
     inference_rtol: float
     inference_atol: float
     backward_error: float
     artifacts: dict[str, str] = Field(
-        description="Role (infer, train_step) to the file's path in the bundle."
+        description="Role (infer, train_step, ...) to the path in the bundle: of a file, or of a folder (.mlpackage)."
     )
 
 
@@ -184,6 +187,15 @@ class Manifest(_Entry):
     verification: dict[str, VerificationEntry] = Field(
         default_factory=dict, description="Results, by target."
     )
+
+    def files_in(self, folder: str) -> list[str]:
+        """Return the names of the files under ``folder``, a path in the bundle."""
+        return [name for name in self.files if name.startswith(f"{folder}/")]
+
+    def batch_of(self, target: str) -> int | None:
+        """Return the only batch size that a target's artifacts take; None when it is free."""
+        own = self.targets[target].batch
+        return self.batch if own is None else own
 
 
 def manifest_json_schema() -> dict[str, Any]:

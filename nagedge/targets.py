@@ -19,15 +19,29 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKEND_NAMES", "PRECISIONS", "Target", "available_targets", "load_target", "target_file"]
 
-BACKEND_NAMES = ("onnxruntime",)
-"""The backends a target may name, each a module of :mod:`nagedge.backends`."""
+BACKEND_NAMES = ("onnxruntime", "ort_training", "litert", "tflite_runtime", "coreml")
+"""The backends a target may name; :mod:`nagedge.lowering` says which module lowers for each."""
 
-PRECISIONS = ("fp32",)
-"""The precisions a target may name."""
+PRECISIONS = ("fp32", "fp16", "int8", "int8_dynamic", "palette4")
+"""The precisions a target may name.
 
-_OPSETS = (18, 22)
-_FIELD_TYPES = {"str": str, "bool": bool, "int": int, "float": float}
-_EXPECTED = {"str": "a string", "bool": "true or false", "int": "a whole number", "float": "a number"}
+``int8`` has calibrated activations (static; Core ML: weights only), ``int8_dynamic`` measures them at run time,
+``palette4`` stores weights as indices into tables of 16 values.
+"""
+
+_PRECISIONS_OF = {
+    "onnxruntime": ("fp32", "fp16", "int8", "int8_dynamic"),
+    "ort_training": ("fp32",),
+    "litert": ("fp32", "fp16", "int8", "int8_dynamic"),
+    "tflite_runtime": ("fp32", "fp16", "int8", "int8_dynamic"),
+    "coreml": ("fp32", "fp16", "int8", "palette4"),
+}
+_OPSETS = {"onnxruntime": (18, 22), "ort_training": (18, 21)}
+_FIELD_TYPES = {"str": str, "bool": bool, "int": int, "int | None": int, "float": float}
+_EXPECTED = {
+    "str": "a string", "bool": "true or false", "int": "a whole number", "int | None": "a whole number",
+    "float": "a number",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,13 +55,16 @@ class Target:
         os, arch: operating system and processor; ``"any"`` where the files are portable.
         backend: one of :data:`BACKEND_NAMES`.
         precision: one of :data:`PRECISIONS`.
-        opset: version of the ``ai.onnx`` operator set.
         rtol, atol: tolerances of a training trajectory: losses, parameters and momentum buffers after every
             step.
         inference_rtol, inference_atol: tolerances of the outputs of one forward pass.
         backward_error: relative perturbation of parameters and inputs that counts as rounding: when two trajectories
             part, the runtime's step must agree with PyTorch's step on data perturbed by no more than this.
-        train: whether the export holds a training step besides inference.
+        train: whether the export holds a training step besides inference; fp32 only.
+        opset: version of the ``ai.onnx`` operator set; of the backends that write ONNX, and only of them.
+        minimum_os: the oldest system that must load the files, such as ``"iOS18"``; of Core ML.
+        batch: fix the batch size of this target's files; None leaves it free where backend and model allow it.
+        ort_format: write the models in ONNX Runtime's own format too, for reduced builds (onnxruntime only).
     """
 
     name: str
@@ -55,13 +72,16 @@ class Target:
     arch: str
     backend: str
     precision: str
-    opset: int
     rtol: float
     atol: float
     inference_rtol: float
     inference_atol: float
     backward_error: float = 1e-6
     train: bool = False
+    opset: int | None = None
+    minimum_os: str = ""
+    batch: int | None = None
+    ort_format: bool = False
 
 
 def available_targets() -> tuple[str, ...]:
@@ -153,8 +173,35 @@ def _check_ranges(path: Path, target: Target) -> None:
         got = getattr(target, key)
         if not (math.isfinite(got) and got >= 0):
             raise ConfigurationError(f"target file {path}: {key} is {got}, expected a finite number >= 0.")
-    lowest, highest = _OPSETS
-    if not lowest <= target.opset <= highest:
+    precisions = _PRECISIONS_OF[target.backend]
+    if target.precision not in precisions:
+        raise ConfigurationError(
+            f"target file {path}: precision is {target.precision!r}, but backend {target.backend!r} has "
+            f"{', '.join(precisions)}."
+        )
+    if target.train and target.precision != "fp32":
+        raise ConfigurationError(
+            f"target file {path}: train is true with precision {target.precision!r}; a training step is fp32: the "
+            "updates are smaller than the last bit of anything coarser. Make it two targets."
+        )
+    if target.batch is not None and target.batch < 1:
+        raise ConfigurationError(f"target file {path}: batch is {target.batch}, expected a size >= 1.")
+    _check_opset(path, target)
+    if target.minimum_os and target.backend != "coreml":
+        raise ConfigurationError(f"target file {path}: minimum_os belongs to backend 'coreml' only.")
+    if target.ort_format and target.backend != "onnxruntime":
+        raise ConfigurationError(f"target file {path}: ort_format belongs to backend 'onnxruntime' only.")
+
+
+def _check_opset(path: Path, target: Target) -> None:
+    if target.backend not in _OPSETS:
+        if target.opset is not None:
+            raise ConfigurationError(
+                f"target file {path}: opset is {target.opset}, but backend {target.backend!r} writes no ONNX: remove it."
+            )
+        return
+    lowest, highest = _OPSETS[target.backend]
+    if target.opset is None or not lowest <= target.opset <= highest:
         raise ConfigurationError(
             f"target file {path}: opset is {target.opset}, expected {lowest} to {highest}; 18 runs on every "
             "ONNX Runtime since 1.14."

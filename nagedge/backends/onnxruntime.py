@@ -5,9 +5,10 @@ They run on any ONNX Runtime that knows the target's opset, on any of its system
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy.typing as npt
 from torch import fx
 
 from nagedge.backends.onnx_lowering import lower_to_onnx, unsupported_operators
@@ -29,6 +30,7 @@ def lower(
     target: Target,
     *,
     module_of: Callable[[str], str | None] = lambda operator: None,
+    calibration: Sequence[Mapping[str, npt.NDArray[Any]]] = (),
 ) -> dict[str, tuple[str, bytes]]:
     """Return the target's artifacts: role -> (file name, content).
 
@@ -37,10 +39,12 @@ def lower(
         step: the training step, or None when the target has none.
         target: names the opset.
         module_of: the path of the model's module that uses an operator, for the error text.
+        calibration: batches of prepared inputs by name, for static quantisation.
 
     Raises:
         UnsupportedOperatorError: for an operator without a lowering; the text names it, its module and the target.
     """
+    assert target.opset is not None  # load_target makes sure of it
     graphs: dict[str, fx.GraphModule] = {"infer": inference.module}
     if step is not None:
         graphs["train_step"] = step.module

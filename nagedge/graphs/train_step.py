@@ -25,7 +25,7 @@ from nagedge.specs import BATCH, TaskSpec, TensorSpec
 from nagedge.tasks import target_spec, total_loss
 from nagedge.training.nesterov import is_decayed, nesterov_step
 
-__all__ = ["StepGraph", "trace_train_step"]
+__all__ = ["StepGraph", "select_outputs", "trace_train_step"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class StepGraph:
         decayed: those of them to which weight decay applies.
         updated_buffers: names of the buffers that are part of the training state.
         batch: ``None`` for a symbolic batch, else its only size.
+        traced: as ``module``, with ``gradient.<name>`` of every trained parameter as further outputs.
     """
 
     module: fx.GraphModule
@@ -51,6 +52,12 @@ class StepGraph:
     decayed: frozenset[str]
     updated_buffers: tuple[str, ...]
     batch: int | None
+    traced: fx.GraphModule
+
+    @property
+    def all_outputs(self) -> tuple[str, ...]:
+        """The names of the outputs of ``traced``."""
+        return (*self.outputs, *(f"gradient.{name}" for name in self.trainable))
 
 
 def trace_train_step(
@@ -118,6 +125,7 @@ def trace_train_step(
             *new_params,
             *new_velocities,
             *(new_buffers[name] for name in forward.updated_buffers),
+            *gradients,
         ]
 
     def state_spec(role: str, name: str) -> TensorSpec:
@@ -148,7 +156,7 @@ def trace_train_step(
         *(f"next.buffers.{name}" for name in forward.updated_buffers),
     ]
     return StepGraph(
-        module,
+        select_outputs(module, range(len(outputs))),
         tuple(specs),
         tuple(outputs),
         {name: state[name] for name in frozen},
@@ -156,7 +164,19 @@ def trace_train_step(
         decayed,
         forward.updated_buffers,
         forward.batch,
+        module,
     )
+
+
+def select_outputs(module: fx.GraphModule, indices: Sequence[int]) -> fx.GraphModule:
+    """Return a copy of a functional graph that computes only some of its outputs; it keeps every placeholder."""
+    graph = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    returned = graph.graph_copy(module.graph, values)
+    assert isinstance(returned, (list, tuple))  # a step returns a list
+    graph.output([returned[index] for index in indices])
+    graph.eliminate_dead_code()
+    return fx.GraphModule(torch.nn.Module(), graph)
 
 
 def _target_specs(tasks: Sequence[TaskSpec]) -> list[TensorSpec]:

@@ -30,6 +30,11 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "nagedge.runtimes.onnxruntime",
+    "ort_training": "nagedge.runtimes.ort_training",
+    "litert": "nagedge.runtimes.litert",
+    "tflite_runtime": "nagedge.runtimes.tflite_runtime",
+    "coreml": "nagedge.runtimes.coreml",
+    "mil": "nagedge.runtimes.mil",
     "torch": "nagedge.runtimes.torch",
 }
 """Runtime name -> the module that implements it; ``torch`` is the reference."""
