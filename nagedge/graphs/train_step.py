@@ -176,7 +176,7 @@ def select_outputs(module: fx.GraphModule, indices: Sequence[int]) -> fx.GraphMo
     assert isinstance(returned, (list, tuple))  # a step returns a list
     graph.output([returned[index] for index in indices])
     graph.eliminate_dead_code()
-    return fx.GraphModule(torch.nn.Module(), graph)
+    return fx.GraphModule(module, graph)  # it brings the constants that the graph reads
 
 
 def _target_specs(tasks: Sequence[TaskSpec]) -> list[TensorSpec]:
