@@ -10,7 +10,7 @@ constants of the graph and nothing is computed for their gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ class StepGraph:
         updated_buffers: names of the buffers that are part of the training state.
         batch: ``None`` for a symbolic batch, else its only size.
         traced: as ``module``, with ``gradient.<name>`` of every trained parameter as further outputs.
+        deferred: operators that were left whole, for :func:`nagedge.graphs.specialization.specialize`.
     """
 
     module: fx.GraphModule
@@ -53,6 +54,7 @@ class StepGraph:
     updated_buffers: tuple[str, ...]
     batch: int | None
     traced: fx.GraphModule
+    deferred: frozenset[Any] = frozenset()
 
     @property
     def all_outputs(self) -> tuple[str, ...]:
@@ -67,6 +69,7 @@ def trace_train_step(
     tasks: Sequence[TaskSpec],
     *,
     overrides: Mapping[Any, Callable[..., Any]] | None = None,
+    deferred: Collection[Any] = (),
 ) -> StepGraph:
     """Trace the training step of ``forward`` for the parameters named in ``trainable``.
 
@@ -76,6 +79,7 @@ def trace_train_step(
         trainable: names of the parameters to train.
         tasks: the tasks, in the order of the graph's outputs.
         overrides: a backend's own decompositions.
+        deferred: operators to leave whole, because backends decompose them in different ways.
 
     Raises:
         FixedBatchError: the forward graph's batch is symbolic, but its gradient's cannot be.
@@ -142,9 +146,10 @@ def trace_train_step(
     ]
     arguments = [_example(spec) for spec in specs] + [state[name] for name in frozen]
     dynamic = [BATCH in spec.shape for spec in specs] + [False] * len(frozen)
-    module, symbolic = trace(
-        step, arguments, dynamic, batch=forward.batch, decompositions=decomposition_table(overrides or ())
-    )
+    table = decomposition_table(overrides or ())
+    for operator in deferred:
+        table.pop(operator, None)
+    module, symbolic = trace(step, arguments, dynamic, batch=forward.batch, decompositions=table)
     if forward.batch is None and not symbolic:
         raise FixedBatchError("the training step fixes its batch size")
     clean(module, differentiated=True)
@@ -165,6 +170,7 @@ def trace_train_step(
         forward.updated_buffers,
         forward.batch,
         module,
+        frozenset(deferred),
     )
 
 

@@ -1,0 +1,88 @@
+"""One traced graph for every backend: operators that backends decompose in their own ways stay whole while tracing and
+are expanded afterwards, node by node.
+
+Tracing a training step costs seconds; expanding the few dozen operators that differ costs a fraction of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from nagedge.graphs.cleanup import clean
+from nagedge.graphs.decompositions import decomposition_table
+from nagedge.graphs.train_step import StepGraph, select_outputs
+
+__all__ = ["specialize"]
+
+Rule = Callable[..., Any]
+
+
+def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
+    """Return ``step`` with its deferred operators expanded by a backend's rules.
+
+    Args:
+        step: traced with ``deferred`` operators; unchanged.
+        overrides: the backend's own rules above the portable table.
+    """
+    table = decomposition_table(overrides)
+    module = select_outputs(step.traced, range(len(step.all_outputs)))
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.target in step.deferred:
+            _expand(module, node, table)
+    clean(module, differentiated=True)
+    return replace(
+        step, module=select_outputs(module, range(len(step.outputs))), traced=module, deferred=frozenset()
+    )
+
+
+def _expand(module: fx.GraphModule, node: fx.Node, table: Mapping[Any, Rule]) -> None:
+    """Replace ``node`` by the graph of its rule, traced on the fake tensors that the node was traced with."""
+    inputs = list(dict.fromkeys(node.all_input_nodes))
+    target: Any = node.target
+
+    def rule(*values: Any) -> Any:
+        known = dict(zip(inputs, values, strict=True))
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda used: known[used])
+        return target(*args, **kwargs)
+
+    fakes = [value.meta["val"] for value in inputs]
+    mode = next(fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor))
+    with torch.no_grad(), mode, enable_python_dispatcher():
+        expansion = make_fx(
+            rule, decomposition_table=dict(table), tracing_mode="real", _allow_non_fake_inputs=True
+        )(*fakes)
+    placeholders = [inner for inner in expansion.graph.nodes if inner.op == "placeholder"]
+    values: dict[fx.Node, Any] = dict(zip(placeholders, inputs, strict=True))
+    with module.graph.inserting_before(node):
+        for inner in expansion.graph.nodes:
+            if inner.op == "get_attr":
+                values[inner] = _constant(module, getattr(expansion, str(inner.target)), inner)
+            elif inner.op == "call_function":
+                values[inner] = module.graph.node_copy(inner, lambda used: values[used])
+    output = next(inner for inner in expansion.graph.nodes if inner.op == "output")
+    results = fx.map_arg(output.args[0], lambda used: values[used])
+    if isinstance(results, fx.Node):
+        node.replace_all_uses_with(results)
+    else:
+        for user in list(node.users):
+            chosen = results[user.args[1]]
+            user.replace_all_uses_with(chosen)
+            module.graph.erase_node(user)
+    module.graph.erase_node(node)
+
+
+def _constant(module: fx.GraphModule, tensor: Any, node: fx.Node) -> fx.Node:
+    """Make a constant of an expansion one of the module's; the node stands where the graph is inserting."""
+    name = f"_expanded_constant{sum(key.startswith('_expanded_constant') for key in dir(module))}"
+    setattr(module, name, tensor)
+    constant = module.graph.get_attr(name)
+    constant.meta = dict(node.meta)
+    return constant
