@@ -29,11 +29,12 @@ from nagedge.errors import BundleError, ConfigurationError, nearest_name
 from nagedge.files import replace_folder, sha256_of, write_file
 from nagedge.manifest import SCHEMA_VERSION, FileEntry, Manifest, TargetEntry, VerificationEntry
 
-__all__ = ["MANIFEST_FILE", "MOMENTUM_FILE", "PARAMS_FILE", "Bundle", "check_replaceable", "write_bundle"]
+__all__ = ["EXAMPLES_FILE", "MANIFEST_FILE", "MOMENTUM_FILE", "PARAMS_FILE", "Bundle", "check_replaceable", "write_bundle"]
 
 MANIFEST_FILE = "manifest.json"
 PARAMS_FILE = "params.safetensors"
 MOMENTUM_FILE = "momentum.safetensors"
+EXAMPLES_FILE = "examples.safetensors"
 FORWARD_FILE = "forward.json"
 FORWARD_TRAIN_FILE = "forward_train.json"
 
@@ -86,6 +87,10 @@ class Bundle:
         """Return the momentum buffers by parameter name; empty for a bundle without training."""
         return self._tensors(MOMENTUM_FILE) if MOMENTUM_FILE in self.manifest.files else {}
 
+    def examples(self) -> Arrays:
+        """Return a few prepared inputs by name, ``[rows, ...]``; empty unless a target was calibrated."""
+        return self._tensors(EXAMPLES_FILE) if EXAMPLES_FILE in self.manifest.files else {}
+
     def text(self, name: str) -> str:
         """Return the text of one of the bundle's files."""
         return self.file(name).read_text(encoding="utf-8")
@@ -127,7 +132,7 @@ class Bundle:
             "a target whose name ends in -train."
         )
 
-    def with_verification(self, results: Mapping[str, VerificationEntry]) -> Bundle:
+    def with_verification(self, results: Mapping[str, list[VerificationEntry]]) -> Bundle:
         """Store verification results in the manifest and return the bundle that has them."""
         merged = {**self.manifest.verification, **results}
         manifest = self.manifest.model_copy(update={"verification": merged})

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +14,10 @@ import numpy.typing as npt
 
 from nagedge.bundle import MOMENTUM_FILE, PARAMS_FILE, Bundle, check_replaceable, write_bundle
 from nagedge.data.examples import Examples
-from nagedge.data.load import load_examples
-from nagedge.data.preprocessing import Preprocessing
 from nagedge.errors import ConfigurationError, DataError, TrainingDivergedError
-from nagedge.runtimes import TrainingSession, open_inference, open_training
-from nagedge.runtimes.onnxruntime import with_parameters
-from nagedge.tasks import TASK_KINDS, check_targets
+from nagedge.evaluation import Metrics, evaluate, examples_of, metrics_of, predict
+from nagedge.lowering import batched, relowered
+from nagedge.runtimes import TrainingSession, TrainingState, choose_runtime, open_training
 
 if TYPE_CHECKING:
     from nagedge.data.cleaning import CleaningReport
@@ -27,11 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["FinetuneResult", "evaluate", "finetune"]
 
 Array = npt.NDArray[Any]
-Metrics = dict[str, dict[str, float]]
 Progress = Callable[[str, int, int], None]
 
 _HELD_OUT = 0.2
-_PREDICTED_AT_ONCE = 64
+_CALIBRATED_ON = 256  # rows, for the ranges of statically quantised activations
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def finetune(
     data: str | Path | Examples,
     *,
     out: str | Path,
-    runtime: str = "onnxruntime",
+    runtime: str | None = None,
     target: str | None = None,
     evaluation: str | Path | Examples | None = None,
     epochs: int = 5,
@@ -81,7 +79,7 @@ def finetune(
         data: a file of raw examples (.npz, .csv, .parquet), prepared as the manifest says; or examples that are
             already prepared.
         out: where the new bundle goes.
-        runtime: ``"onnxruntime"``, or ``"torch"`` for the reference.
+        runtime: one of :data:`nagedge.runtimes.RUNTIMES`; None takes the target's own, ``"torch"`` the reference.
         target: whose training step; None takes the first.
         evaluation: examples for the metrics before and after; None holds out every fifth example of ``data``.
         epochs: passes over the examples, >= 1.
@@ -102,74 +100,35 @@ def finetune(
     check_replaceable(out)  # before the work, and once more when the bundle is written
     report = progress or (lambda description, completed, total: None)
     reports: list[CleaningReport] = []
-    examples = _examples(bundle, data, reports)
+    examples = examples_of(bundle, data, reports)
     if evaluation is None:
         examples, held_out = _split(examples, seed)
     else:
-        held_out = _examples(bundle, evaluation, reports)
-    size = bundle.manifest.batch or batch_size
+        held_out = examples_of(bundle, evaluation, reports)
+    target, runtime = choose_runtime(bundle, target, runtime, role="train_step")
+    fixed = bundle.manifest.batch_of(target)
+    size = fixed or batch_size
     session = open_training(bundle, target, runtime=runtime, threads=threads)
     before = evaluate(bundle, held_out, runtime=runtime, target=target, threads=threads)
     steps = epochs * math.ceil(len(examples) / size)
     losses: list[dict[str, float]] = []
-    for batch in _batches(examples, size, epochs, seed, pad=bundle.manifest.batch is not None):
+    for batch in _batches(examples, size, epochs, seed, pad=fixed is not None):
         losses.append(_step(session, batch, settings, len(losses) + 1))
         report("fine-tuning", len(losses), steps)
     state = session.state()
+    del session  # two runtimes with their buffers would be in memory below
     learnt = state.params | state.buffers
     _check_finite({f"tensor {name!r}": array for name, array in (learnt | state.momentum).items()}, settings)
-    outputs = _predict(bundle, held_out, runtime, target, threads, learnt)
+    manifest, files, tensors = _personal(bundle, state, examples)
+    with TemporaryDirectory() as folder:
+        draft = write_bundle(Path(folder) / "bundle", manifest, files, tensors)
+        outputs = predict(draft, held_out, runtime=runtime, target=target, threads=threads)
     _check_finite({f"the output of task {task!r}": array for task, array in outputs.items()}, settings)
-    after = _metrics(bundle, held_out, outputs)
-    personal = _personal_bundle(bundle, learnt, state.momentum, Path(out))
+    after = metrics_of(bundle, held_out, outputs)
+    personal = write_bundle(out, manifest, files, tensors)
     return FinetuneResult(
         personal, before, after, tuple(losses), len(examples), len(held_out), runtime, tuple(reports)
     )
-
-
-def evaluate(
-    bundle: Bundle,
-    examples: Examples,
-    *,
-    runtime: str = "onnxruntime",
-    target: str | None = None,
-    threads: int = 1,
-    params: Mapping[str, Array] | None = None,
-) -> Metrics:
-    """Return task -> metric -> value of the bundle's inference model on prepared examples, in the tasks' units."""
-    return _metrics(bundle, examples, _predict(bundle, examples, runtime, target, threads, params))
-
-
-def _predict(
-    bundle: Bundle,
-    examples: Examples,
-    runtime: str,
-    target: str | None,
-    threads: int,
-    params: Mapping[str, Array] | None,
-) -> dict[str, Array]:
-    """Return the raw outputs by task."""
-    session = open_inference(bundle, target, runtime=runtime, params=params, threads=threads)
-    size = bundle.manifest.batch or _PREDICTED_AT_ONCE
-    pieces: dict[str, list[Array]] = {}
-    for start in range(0, len(examples), size):
-        rows = np.arange(start, min(start + size, len(examples)))
-        padded = np.resize(rows, size) if bundle.manifest.batch is not None else rows
-        for task, output in session.predict(examples.take(padded).inputs).items():
-            pieces.setdefault(task, []).append(output[: len(rows)])
-    return {task: np.concatenate(parts) for task, parts in pieces.items()}
-
-
-def _metrics(bundle: Bundle, examples: Examples, outputs: dict[str, Array]) -> Metrics:
-    """Return task -> metric -> value of raw outputs, in the tasks' units."""
-    targets: Mapping[str, Array] = examples.targets
-    if bundle.manifest.preprocessing is not None:
-        preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
-        outputs, targets = preprocessing.invert_outputs(outputs), preprocessing.invert_outputs(targets)
-    return {
-        task.name: TASK_KINDS[task.kind].metrics(outputs[task.name], targets[task.name], task.spec())
-        for task in bundle.manifest.tasks
-    }
 
 
 @dataclass(frozen=True)
@@ -206,56 +165,6 @@ def _settings(
         if not fits:
             raise ConfigurationError(f"{name} is {value}, expected {expected}.")
     return chosen
-
-
-def _examples(bundle: Bundle, data: str | Path | Examples, reports: list[CleaningReport]) -> Examples:
-    manifest = bundle.manifest
-    if isinstance(data, Examples):
-        _check_examples(manifest, data)
-        return data
-    if len(manifest.inputs) != 1:
-        raise ConfigurationError(
-            f"bundle {str(bundle.path)!r} has {len(manifest.inputs)} inputs; a data file holds one. Give Examples from "
-            "Python."
-        )
-    examples, report = load_examples(
-        data, [t.spec() for t in manifest.tasks], _preprocessing(manifest), _spec(manifest)
-    )
-    reports.append(report)
-    return examples
-
-
-def _check_examples(manifest: Manifest, examples: Examples) -> None:
-    """Refuse examples made in Python that no file would have given."""
-    for name in (entry.name for entry in manifest.inputs):
-        if name not in examples.inputs:
-            raise DataError(
-                f"the examples lack the input {name!r}; they have {', '.join(examples.inputs) or 'none'}."
-            )
-        bad = ~np.isfinite(examples.inputs[name].astype(np.float64))
-        if bad.any():
-            row = int(np.argwhere(bad)[0][0])
-            raise DataError(
-                f"input {name!r} holds NaN or infinite values, first in row {row}. Remove or fill these rows."
-            )
-    for task in manifest.tasks:
-        if task.name not in examples.targets:
-            raise DataError(
-                f"the examples lack targets of task {task.name!r}; they have {', '.join(examples.targets) or 'none'}."
-            )
-        check_targets(task.spec(), np.asarray(examples.targets[task.name]), "the examples")
-    if len(examples) == 0:
-        raise DataError("there is no example: give at least one.")
-
-
-def _preprocessing(manifest: Manifest) -> Preprocessing:
-    if manifest.preprocessing is None:
-        return Preprocessing(input=manifest.inputs[0].name)
-    return Preprocessing.from_json(manifest.preprocessing)
-
-
-def _spec(manifest: Manifest) -> Any:
-    return manifest.inputs[0].spec()
 
 
 def _split(examples: Examples, seed: int) -> tuple[Examples, Examples]:
@@ -308,21 +217,20 @@ def _check_finite(tensors: Mapping[str, Array], settings: _Settings) -> None:
             )
 
 
-def _personal_bundle(
-    bundle: Bundle, learnt: Mapping[str, Array], momentum: Mapping[str, Array], out: Path
-) -> Bundle:
-    """Write the bundle again with the learnt tensors in its tensor files and in every inference model."""
-    tensor_files = {
-        PARAMS_FILE: bundle.params() | dict(learnt),
-        MOMENTUM_FILE: bundle.momentum() | dict(momentum),
+def _personal(
+    bundle: Bundle, state: TrainingState, examples: Examples
+) -> tuple[Manifest, dict[str, bytes], dict[str, dict[str, Array]]]:
+    """Return what the new bundle holds: the learnt tensors in its tensor files and in every inference artifact."""
+    tensors = {
+        PARAMS_FILE: bundle.params() | state.params | state.buffers,
+        MOMENTUM_FILE: bundle.momentum() | state.momentum,
     }
-    inference = {t.artifacts["infer"] for t in bundle.manifest.targets.values() if "infer" in t.artifacts}
-    files = {}
-    for name in bundle.manifest.files:
-        if name in tensor_files:
-            continue
-        content = bundle.file(name).read_bytes()
-        files[name] = with_parameters(content, learnt) if name in inference else content
+    kept = examples.take(np.arange(min(len(examples), _CALIBRATED_ON))).inputs
+    replaced = relowered(bundle, tensors[PARAMS_FILE], tensors[MOMENTUM_FILE], calibration=batched(kept))
+    files = {
+        name: replaced[name] if name in replaced else bundle.file(name).read_bytes()
+        for name in bundle.manifest.files
+        if name not in tensors
+    }
     # Verification was of the parameters that the old bundle has.
-    manifest = bundle.manifest.model_copy(update={"verification": {}})
-    return write_bundle(out, manifest, files, tensor_files)
+    return bundle.manifest.model_copy(update={"verification": {}}), files, tensors

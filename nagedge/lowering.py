@@ -8,11 +8,21 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from nagedge.graphs.inference import InferenceGraph
+import torch
+
+from nagedge.bundle import FORWARD_FILE, Bundle
+from nagedge.graphs.inference import InferenceGraph, trace_inference
+from nagedge.graphs.serialization import forward_from_json
 from nagedge.graphs.train_step import StepGraph
+from nagedge.manifest import TargetEntry
+from nagedge.runtimes import RUNTIMES, runtimes_of
 from nagedge.targets import Target
 
-__all__ = ["BACKENDS", "Artifacts", "Calibration", "Content", "backend_of"]
+__all__ = [
+    "BACKENDS", "Artifacts", "Calibration", "Content", "backend_of", "batched", "placed", "relowered",
+]  # fmt: skip
+
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 Content = bytes | Mapping[str, bytes]
 """A file, or the files of a folder by their path in it."""
@@ -60,3 +70,74 @@ def backend_of(target: Target) -> Backend:
     """Return the module that lowers for ``target``."""
     module: Any = importlib.import_module(BACKENDS[target.backend])
     return module  # type: ignore[no-any-return] # a module has the protocol's names
+
+
+def placed(target: str, artifacts: Artifacts) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return role -> path in the bundle, and path -> content of every file."""
+    paths: dict[str, str] = {}
+    files: dict[str, bytes] = {}
+    for role, (name, content) in artifacts.items():
+        paths[role] = f"targets/{target}/{name}"
+        if isinstance(content, bytes):
+            files[paths[role]] = content
+        else:
+            files |= {f"{paths[role]}/{inner}": data for inner, data in content.items()}
+    return paths, files
+
+
+def batched(inputs: Arrays, size: int = 8) -> list[dict[str, npt.NDArray[Any]]]:
+    """Cut inputs by name into batches of ``size`` rows; a shorter rest is left out unless it is all there is."""
+    rows = len(next(iter(inputs.values()), ()))
+    starts = range(0, max(rows - size + 1, min(rows, 1)), size)
+    return [{name: array[start : start + size] for name, array in inputs.items()} for start in starts]
+
+
+def relowered(bundle: Bundle, params: Arrays, momentum: Arrays, *, calibration: Calibration) -> dict[str, bytes]:
+    """Return the files of a bundle that change with its parameters, by path.
+
+    Args:
+        bundle: the bundle with the old parameters.
+        params, momentum: every tensor of the model's state, and the momentum buffers, by name.
+        calibration: for the targets that are quantised statically.
+    """
+    files: dict[str, bytes] = {}
+    inference: InferenceGraph | None = None
+    for name, entry in bundle.manifest.targets.items():
+        if entry.artifacts["infer"] == entry.artifacts.get("train_step"):
+            continue  # one file for both: what is trained is an input of both
+        changed = _with_state(bundle, entry, params, momentum)
+        if changed is not None:
+            files |= {entry.artifacts[role]: content for role, content in changed.items()}
+            continue
+        if inference is None:
+            where = f"bundle {str(bundle.path)!r}: {FORWARD_FILE}"
+            forward = forward_from_json(bundle.text(FORWARD_FILE), where=where)
+            inference = trace_inference(forward, {key: torch.tensor(value) for key, value in params.items()})
+        target = _target(name, entry)
+        lowered = backend_of(target).lower(
+            inference, None, target, module_of=lambda operator: None, calibration=calibration
+        )
+        files |= placed(name, lowered)[1]
+    return files
+
+
+def _with_state(
+    bundle: Bundle, entry: TargetEntry, params: Arrays, momentum: Arrays
+) -> dict[str, bytes] | None:
+    """Return the changed artifacts by role where the runtime can write a state into them, else None."""
+    with_state = getattr(importlib.import_module(RUNTIMES[runtimes_of(entry.backend)[0]]), "with_state", None)
+    if with_state is None:
+        return None
+    paths = {role: bundle.file(path) for role, path in entry.artifacts.items()}
+    contents = {role: path.read_bytes() for role, path in paths.items() if path.is_file()}
+    changed: dict[str, bytes] | None = with_state(entry, contents, params, momentum)
+    return changed
+
+
+def _target(name: str, entry: TargetEntry) -> Target:
+    """Return the target that an entry was lowered for, as far as lowering asks."""
+    return Target(
+        name, "any", "any", entry.backend, entry.precision, entry.rtol, entry.atol, entry.inference_rtol,
+        entry.inference_atol, entry.backward_error, "train_step" in entry.artifacts, entry.opset, entry.minimum_os,
+        entry.batch, "infer_ort" in entry.artifacts,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nagedge.specs import LossSpec, TaskSpec, TensorSpec
 
 __all__ = [
-    "SCHEMA_VERSION", "ComparisonEntry", "FileEntry", "InputEntry", "Manifest", "TargetEntry", "TaskEntry",
+    "SCHEMA_VERSION", "CheckEntry", "ComparisonEntry", "FileEntry", "InputEntry", "Manifest", "MetricEntry", "TargetEntry", "TaskEntry",
     "TensorEntry", "TrainingEntry", "VerificationEntry", "manifest_json_schema",
 ]  # fmt: skip
 
@@ -129,10 +129,33 @@ class ComparisonEntry(_Entry):
     within_tolerance: bool
 
 
-class VerificationEntry(_Entry):
-    """What `nagedge verify` found for one target."""
+class CheckEntry(_Entry):
+    """The verdict on one half of a target: its inference, or its training step."""
 
-    runtime: str = Field(description="The runtime and its version.")
+    verdict: Literal["within tolerance", "out of tolerance", "skipped"]
+    reason: str = Field("", description="Why it was skipped.")
+    tensor: str = Field("", description="The most telling tensor.")
+    step: int = 0
+    max_abs: float | None = None
+    max_rel: float | None = Field(None, description="Of that tensor; null when not finite.")
+    rtol: float
+    atol: float
+
+
+class MetricEntry(_Entry):
+    """One task's metric on held-out examples: PyTorch in float32 against the target's artifact."""
+
+    task: str
+    metric: str
+    reference: float
+    target: float
+    examples: int
+
+
+class VerificationEntry(_Entry):
+    """What `nagedge verify` found for one target in one runtime."""
+
+    runtime: str = Field(description="The runtime and its version; what evaluated the artifact.")
     reference: str = Field(description="PyTorch's version.")
     steps: int
     batch: int
@@ -141,8 +164,14 @@ class VerificationEntry(_Entry):
         default_factory=list,
         description="Steps at which the trajectories parted at a kink within rounding and were made equal again.",
     )
-    within_tolerance: bool
+    checks: dict[Literal["inference", "training"], CheckEntry]
     worst: list[ComparisonEntry] = Field(description="The tensors that agree least, worst first.")
+    metrics: list[MetricEntry] = Field(default_factory=list)
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether everything was run and is within tolerance; what was skipped is not."""
+        return all(check.verdict == "within tolerance" for check in self.checks.values())
 
 
 class TargetEntry(_Entry):
@@ -184,8 +213,11 @@ class Manifest(_Entry):
     notes: list[str] = Field(
         default_factory=list, description="What the export decided and a reader should know."
     )
-    verification: dict[str, VerificationEntry] = Field(
-        default_factory=dict, description="Results, by target."
+    verification: dict[str, list[VerificationEntry]] = Field(
+        default_factory=dict, description="Results by target, one a runtime."
+    )
+    refused: dict[str, str] = Field(
+        default_factory=dict, description="Targets that the export was asked for and could not serve: the reason."
     )
 
     def files_in(self, folder: str) -> list[str]:

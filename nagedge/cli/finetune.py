@@ -16,8 +16,14 @@ __all__ = ["command", "print_finetuning"]
 def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     data: Annotated[Path, typer.Option(metavar="FILE", help="Raw examples: .npz, .csv or .parquet.")],
-    runtime: Annotated[str, typer.Option(metavar="NAME", help="What runs the training step.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the new bundle.")],
+    runtime: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What runs the training step, instead of the target's own."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose training step, instead of the first one's.")
+    ] = None,
     evaluation: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Examples to measure on, instead of every fifth of --data."),
@@ -37,6 +43,7 @@ def command(
             load(bundle),
             data,
             runtime=runtime,
+            target=target,
             evaluation=evaluation,
             epochs=epochs,
             lr=lr,

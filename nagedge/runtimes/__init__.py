@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,8 +23,11 @@ __all__ = [
     "InferenceSession",
     "TrainingSession",
     "TrainingState",
+    "available_runtime",
+    "choose_runtime",
     "open_inference",
     "open_training",
+    "runtimes_of",
 ]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -38,6 +42,16 @@ RUNTIMES: dict[str, str] = {
     "torch": "nagedge.runtimes.torch",
 }
 """Runtime name -> the module that implements it; ``torch`` is the reference."""
+
+
+_RUNS = {
+    "onnxruntime": ("onnxruntime",),
+    "ort_training": ("ort_training",),
+    "litert": ("litert", "tflite_runtime"),
+    "tflite_runtime": ("tflite_runtime", "litert"),
+    "coreml": ("coreml", "mil"),
+}
+"""Backend -> the runtimes that read its files; both readers of .tflite read each other's."""
 
 
 class TrainingSession(Protocol):
@@ -81,7 +95,7 @@ def open_training(
     bundle: Bundle,
     target: str | None = None,
     *,
-    runtime: str = "onnxruntime",
+    runtime: str | None = None,
     state: TrainingState | None = None,
     threads: int = 1,
 ) -> TrainingSession:
@@ -90,7 +104,7 @@ def open_training(
     Args:
         bundle: the bundle.
         target: which target's artifact; None takes the first that can train.
-        runtime: one of :data:`RUNTIMES`.
+        runtime: one of :data:`RUNTIMES`; None takes the target's own.
         state: where to start; None starts from the bundle's parameters and momentum.
         threads: to compute with, >= 1.
 
@@ -100,6 +114,7 @@ def open_training(
     """
     if bundle.manifest.training is None:
         bundle.target(target, role="train_step")  # says which targets there are
+    target, runtime = choose_runtime(bundle, target, runtime, role="train_step")
     session: TrainingSession = _module(runtime).open_training(bundle, target, state=state, threads=threads)
     return session
 
@@ -108,7 +123,7 @@ def open_inference(
     bundle: Bundle,
     target: str | None = None,
     *,
-    runtime: str = "onnxruntime",
+    runtime: str | None = None,
     params: Arrays | None = None,
     threads: int = 1,
 ) -> InferenceSession:
@@ -118,10 +133,62 @@ def open_inference(
         ConfigurationError: unknown runtime or target.
         BundleError: the runtime refuses the artifact.
     """
+    target, runtime = choose_runtime(bundle, target, runtime, role="infer")
     session: InferenceSession = _module(runtime).open_inference(
         bundle, target, params=params, threads=threads
     )
     return session
+
+
+def runtimes_of(backend: str) -> tuple[str, ...]:
+    """Return the runtimes that run a backend's artifacts on this system, the vendor's own first.
+
+    Core ML predicts on macOS only; its programs are evaluated operator by operator everywhere.
+    """
+    if backend == "coreml":
+        return ("coreml", "mil") if sys.platform == "darwin" else ("mil",)
+    return (backend,)
+
+
+def available_runtime(runtime: str) -> str:
+    """Return name and version of a runtime that this machine has, made ready on first use.
+
+    Raises:
+        RuntimeUnavailableError: it cannot be had here; the text says why and what to do.
+    """
+    version: str = _module(runtime).available()
+    return version
+
+
+def choose_runtime(
+    bundle: Bundle, target: str | None, runtime: str | None, *, role: str
+) -> tuple[str, str]:
+    """Return a target that has an artifact for ``role``, and a runtime that can run it.
+
+    Args:
+        bundle: the bundle.
+        target: None takes the first one that ``runtime`` can run.
+        runtime: None takes the target's own; the reference, ``torch``, runs every target's forward graph.
+        role: ``"infer"`` or ``"train_step"``.
+
+    Raises:
+        ConfigurationError: there is no such target or runtime, or they do not fit.
+    """
+    if runtime is None:
+        name, entry = bundle.target(target, role=role)
+        return name, runtimes_of(entry.backend)[0]
+    _module(runtime)
+    if target is None:
+        for name, entry in bundle.manifest.targets.items():
+            if role in entry.artifacts and runtime in ("torch", *_RUNS[entry.backend]):
+                return name, runtime
+    name, entry = bundle.target(target, role=role)
+    if runtime != "torch" and runtime not in _RUNS[entry.backend]:
+        raise ConfigurationError(
+            f"runtime {runtime!r} cannot run target {name!r} of bundle {str(bundle.path)!r}: it is made for "
+            f"{', '.join(_RUNS[entry.backend])}. Choose one of these, or export for {runtime!r}."
+        )
+    return name, runtime
 
 
 def _module(runtime: str) -> Any:

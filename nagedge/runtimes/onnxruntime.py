@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from nagedge.bundle import Bundle
+    from nagedge.manifest import TargetEntry
 
-__all__ = ["load_session", "open_inference", "open_training", "with_parameters"]
+__all__ = ["available", "load_session", "open_inference", "open_training", "with_parameters", "with_state"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -33,6 +34,11 @@ def import_onnxruntime() -> Any:
     import onnxruntime
 
     return onnxruntime
+
+
+def available() -> str:
+    """Return the runtime's name and version."""
+    return f"onnxruntime {import_onnxruntime().__version__}"
 
 
 def load_session(
@@ -87,6 +93,20 @@ def open_inference(
     path = bundle.file(entry.artifacts["infer"])
     model = with_parameters(path.read_bytes(), params) if params else path
     return _OrtInference(bundle, load_session(model, threads=threads))
+
+
+def with_state(
+    entry: TargetEntry, artifacts: Mapping[str, bytes], params: Arrays, momentum: Arrays
+) -> dict[str, bytes] | None:
+    """Return the artifacts that a new state changes, by role; None when the target must be lowered again for it.
+
+    The training step takes its state as inputs, so only ``infer.onnx`` changes; where its weights are rounded or
+    quantised, the new ones have to be too.
+    """
+    del momentum
+    if entry.precision != "fp32" or "infer_ort" in entry.artifacts:
+        return None
+    return {"infer": with_parameters(artifacts["infer"], params)}
 
 
 def with_parameters(content: bytes, params: Arrays) -> bytes:

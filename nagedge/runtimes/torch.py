@@ -22,9 +22,14 @@ from nagedge.tasks import total_loss
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
 
-__all__ = ["open_inference", "open_training"]
+__all__ = ["available", "open_inference", "open_training"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def available() -> str:
+    """Return the runtime's name and version."""
+    return f"torch {torch.__version__}"
 
 
 def open_training(

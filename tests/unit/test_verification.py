@@ -14,12 +14,12 @@ import torch
 from models_for_tests import ALARM, CASES, INFER, KIND, LEVEL, TAGS, TRAIN, Case, exported
 from torch import nn
 
-from nagedge import verification
 from nagedge.bundle import Bundle
 from nagedge.errors import ConfigurationError
 from nagedge.export import export
 from nagedge.runtimes import TrainingState, open_training
-from nagedge.verification import Comparison, compare, verify, worst_first
+from nagedge.verification import Comparison, compare, trajectory, verify, worst_first
+from nagedge.verification.batches import batch_sizes, batches
 
 Change = Callable[[int, TrainingState, TrainingState, dict[str, float]], TrainingState]
 
@@ -57,12 +57,12 @@ def verify_wrong(
     settings: Callable[[dict[str, float]], dict[str, float]] = lambda given: given,
     steps: int = 8,
 ) -> list[Comparison]:
-    def opened(of: Bundle, *arguments: Any, runtime: str = "onnxruntime", **keywords: Any) -> Any:
+    def opened(of: Bundle, *arguments: Any, runtime: str | None = None, **keywords: Any) -> Any:
         if runtime == "torch":
             return open_training(of, *arguments, runtime=runtime, **keywords)
         return Wrong(of, change, settings)
 
-    monkeypatch.setattr(verification, "open_training", opened)
+    monkeypatch.setattr(trajectory, "open_training", opened)
     return verify(bundle, steps=steps)
 
 
@@ -270,7 +270,7 @@ def rounded_otherwise(bundle: Bundle, size: float) -> Change:
         weight = before.params["inner.weight"] * np.asarray([1 + size, 1 - size], np.float32)
         moved = TrainingState({**before.params, "inner.weight": weight}, before.momentum, before.buffers)
         session = open_training(bundle, runtime="torch", state=moved)
-        (batch,) = verification._batches(bundle.manifest, 1, 0)
+        (batch,) = batches(bundle.manifest, batch_sizes(bundle.manifest, TRAIN), 1, 0)
         session.step(batch.inputs, batch.targets, batch.sample_weight, **settings)
         return session.state()
 
@@ -282,12 +282,12 @@ def test_the_other_side_of_a_kink_is_accepted_realigned_and_recorded(
 ) -> None:
     found = verify_wrong(monkeypatch, kinked, rounded_otherwise(kinked, 4e-7))
     assert all(c.within_tolerance for c in found)
-    entry = Bundle.load(kinked.path).manifest.verification[TRAIN]
+    entry = Bundle.load(kinked.path).manifest.verification[TRAIN][0]
     assert entry.realigned == [1]
     assert entry.within_tolerance
     monkeypatch.undo()
     assert verify(kinked, steps=3)[0].within_tolerance
-    assert Bundle.load(kinked.path).manifest.verification[TRAIN].realigned == []
+    assert Bundle.load(kinked.path).manifest.verification[TRAIN][0].realigned == []
 
 
 def test_more_than_rounding_is_not_accepted_at_a_kink(
@@ -296,7 +296,7 @@ def test_more_than_rounding_is_not_accepted_at_a_kink(
     found = verify_wrong(monkeypatch, kinked, rescaled("head.weight", 1.02))
     assert not found[0].within_tolerance
     assert (found[0].tensor, found[0].step) == ("momentum.head.weight", 1)
-    assert Bundle.load(kinked.path).manifest.verification[TRAIN].realigned == []
+    assert Bundle.load(kinked.path).manifest.verification[TRAIN][0].realigned == []
 
 
 # --- the data -----------------------------------------------------------------------------------------------------
@@ -364,13 +364,13 @@ def test_the_verdict_is_stored_for_every_target(monkeypatch: pytest.MonkeyPatch,
     assert {c.target for c in found} == {TRAIN, INFER}
     assert (f"verifying {TRAIN}", 3, 3) in seen
     stored = Bundle.load(made.path).manifest.verification
-    assert (stored[TRAIN].steps, stored[INFER].steps) == (3, 0)
-    assert stored[TRAIN].runtime.startswith("onnxruntime ")
-    assert stored[TRAIN].reference == f"torch {torch.__version__.partition('+')[0]}"
-    assert stored[TRAIN].within_tolerance
-    assert stored[INFER].within_tolerance
-    worst = worst_first([c for c in found if c.target == TRAIN])[: len(stored[TRAIN].worst)]
-    assert [(w.tensor, w.step, w.max_abs) for w in stored[TRAIN].worst] == [
+    assert (stored[TRAIN][0].steps, stored[INFER][0].steps) == (3, 0)
+    assert stored[TRAIN][0].runtime.startswith("onnxruntime ")
+    assert stored[TRAIN][0].reference == f"torch {torch.__version__.partition('+')[0]}"
+    assert stored[TRAIN][0].within_tolerance
+    assert stored[INFER][0].within_tolerance
+    worst = worst_first([c for c in found if c.target == TRAIN])[: len(stored[TRAIN][0].worst)]
+    assert [(w.tensor, w.step, w.max_abs) for w in stored[TRAIN][0].worst] == [
         (c.tensor, c.step, c.max_abs) for c in worst
     ]
 
@@ -382,8 +382,9 @@ def test_the_verdict_is_stored_for_every_target(monkeypatch: pytest.MonkeyPatch,
 
     verify_wrong(monkeypatch, Bundle.load(made.path), spoil, steps=2)
     text = (made.path / "manifest.json").read_text()
-    entry = json.loads(text)["verification"][TRAIN]
-    assert entry["within_tolerance"] is False
+    entry = json.loads(text)["verification"][TRAIN][0]
+    assert entry["checks"]["training"]["verdict"] == "out of tolerance"
+    assert entry["checks"]["inference"]["verdict"] == "within tolerance"
     assert (entry["worst"][0]["tensor"], entry["worst"][0]["step"], entry["worst"][0]["max_abs"]) == (
         "params.0.bias",
         1,
