@@ -43,6 +43,8 @@ class StepGraph:
         batch: ``None`` for a symbolic batch, else its only size.
         traced: as ``module``, with ``gradient.<name>`` of every trained parameter as further outputs.
         deferred: operators that were left whole, for :func:`nagedge.graphs.specialization.specialize`.
+        tasks: what the losses were made of, for formats that evaluate too.
+        momentum, weight_decay: defaults, for formats that hold them as constants.
     """
 
     module: fx.GraphModule
@@ -55,6 +57,9 @@ class StepGraph:
     batch: int | None
     traced: fx.GraphModule
     deferred: frozenset[Any] = frozenset()
+    tasks: tuple[TaskSpec, ...] = ()
+    momentum: float = 0.9
+    weight_decay: float = 0.0
 
     @property
     def all_outputs(self) -> tuple[str, ...]:
@@ -70,6 +75,8 @@ def trace_train_step(
     *,
     overrides: Mapping[Any, Callable[..., Any]] | None = None,
     deferred: Collection[Any] = (),
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
 ) -> StepGraph:
     """Trace the training step of ``forward`` for the parameters named in ``trainable``.
 
@@ -80,6 +87,7 @@ def trace_train_step(
         tasks: the tasks, in the order of the graph's outputs.
         overrides: a backend's own decompositions.
         deferred: operators to leave whole, because backends decompose them in different ways.
+        momentum, weight_decay: defaults to remember; the traced step takes them as inputs.
 
     Raises:
         FixedBatchError: the forward graph's batch is symbolic, but its gradient's cannot be.
@@ -171,6 +179,9 @@ def trace_train_step(
         forward.batch,
         module,
         frozenset(deferred),
+        tuple(tasks),
+        momentum,
+        weight_decay,
     )
 
 
