@@ -1,13 +1,16 @@
-"""``nagedge export``: from a checkpoint or a model of one's own to a bundle."""
+"""``nagedge export``: from a checkpoint or a model of one's own to a bundle that was verified."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-__all__ = ["command", "print_files"]
+if TYPE_CHECKING:
+    from nagedge import Bundle
+
+__all__ = ["command", "print_files", "refuse_rest"]
 
 
 def command(
@@ -15,7 +18,8 @@ def command(
         str, typer.Argument(metavar="SOURCE", help="A checkpoint folder, or package.module:factory.")
     ],
     target: Annotated[
-        list[str], typer.Option(metavar="NAME|FILE", help="What to export for; may be given again.")
+        list[str],
+        typer.Option(metavar="NAME|FILE|all", help="What to export for; may be given again; all: every one."),
     ],
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle.")],
     trainable: Annotated[
@@ -30,8 +34,24 @@ def command(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Fix the batch size, which is free otherwise.")
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Raw examples for int8 ranges, instead of the checkpoint's training data."
+        ),
+    ] = None,
+    verify_steps: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Training steps to verify before the bundle counts as exported; 0 leaves it out."
+        ),
+    ] = 3,
 ) -> None:
-    """Write a bundle: inference and the training step as files, with everything a device needs to know."""
+    """Write a bundle: inference and the training step as files, with everything a device needs to know.
+
+    Exit code 1: out of tolerance, the bundle is kept under a name that says so. Exit code 2: a target could not be
+    served or verified here; the others are in the bundle.
+    """
     from nagedge.cli.output import print_paths, progress_bar
     from nagedge.export import export
 
@@ -43,11 +63,70 @@ def command(
             trainable=trainable,
             batch_norm=batch_norm,
             batch=batch,
+            calibration=calibration,
             progress=progress,
         )
     print_files(bundle.path)
+    if verify_steps and out.suffix != ".zip":
+        _verify(bundle, verify_steps)
     print_paths({"bundle": bundle.path})
+    refuse_rest(bundle)
     typer.echo(f"next: nagedge verify {bundle.path}")
+
+
+def _verify(bundle: Bundle, steps: int) -> None:
+    """Verify a fresh bundle and print the matrix.
+
+    Raises:
+        VerificationError: it is out of tolerance; it was renamed.
+    """
+    from nagedge import verify
+    from nagedge.cli.output import progress_bar
+    from nagedge.cli.verify import print_matrix, refuse_disagreement
+    from nagedge.errors import VerificationError
+
+    with progress_bar() as progress:
+        comparisons = verify(bundle, steps=steps, progress=progress)
+    print_matrix(bundle.path)
+    try:
+        refuse_disagreement(bundle.path, comparisons)
+    except VerificationError as error:
+        kept = _set_aside(bundle.path)
+        raise VerificationError(f"{error} Nothing was exported; the artifacts are kept in {kept}.") from None
+
+
+def _set_aside(bundle: Path) -> Path:
+    """Rename a bundle so that nobody takes it for a good one, and return its new path."""
+    for number in range(1, 1000):
+        kept = bundle.with_name(f"{bundle.name}.out-of-tolerance{'' if number == 1 else f'-{number}'}")
+        if not kept.exists():
+            bundle.rename(kept)
+            return kept
+    return bundle
+
+
+def refuse_rest(bundle: Bundle) -> None:
+    """Do nothing when every target is in the bundle and was verified, or was not to be verified.
+
+    Raises:
+        typer.Exit: with code 2, after every reason was printed.
+    """
+    from nagedge import load
+
+    manifest = load(bundle.path).manifest
+    reasons = [f"target {name} was refused: {reason}" for name, reason in manifest.refused.items()]
+    reasons += [
+        f"target {name} was not verified: {check.reason}"
+        for name, entries in manifest.verification.items()
+        for entry in entries
+        for check in list(entry.checks.values())[:1]
+        if check.verdict == "skipped"
+    ]
+    for reason in reasons:
+        typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+        typer.echo(reason, err=True)
+    if reasons:
+        raise typer.Exit(2)
 
 
 def print_files(folder: Path) -> None:

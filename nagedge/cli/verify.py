@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from nagedge.verification import Comparison
 
-__all__ = ["command", "print_agreement", "print_comparisons", "refuse_disagreement", "write_comparisons"]
+__all__ = ["command", "print_agreement", "print_comparisons", "print_matrix", "refuse_disagreement", "write_comparisons"]
 
 _ROWS = 12
 
@@ -20,19 +20,33 @@ _ROWS = 12
 def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     steps: Annotated[int, typer.Option(min=1, help="Training steps of the trajectory.")] = 20,
+    target: Annotated[str | None, typer.Option(metavar="NAME", help="Verify only this one.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Held-out raw examples, for the metrics of quantised targets: .npz, .csv, .parquet."
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every comparison here.")] = None,
 ) -> None:
-    """Run the same steps in the runtime and in PyTorch and compare; exit code 1 when out of tolerance."""
+    """Run the same steps in every target's runtime and in PyTorch and compare; exit code 1 when out of tolerance.
+
+    Exit code 2 when a target's runtime cannot be had on this machine.
+    """
     from nagedge import load, verify
+    from nagedge.cli.export import refuse_rest
     from nagedge.cli.output import progress_bar
 
+    loaded = load(bundle)
     with progress_bar() as progress:
-        comparisons = verify(load(bundle), steps=steps, progress=progress)
+        comparisons = verify(loaded, steps=steps, target=target, data=data, progress=progress)
     if json is not None:
         write_comparisons(json, comparisons)
     print_comparisons(comparisons)
+    print_matrix(bundle)
     refuse_disagreement(bundle, comparisons)
     print_agreement(bundle, comparisons, steps)
+    refuse_rest(loaded)
 
 
 def write_comparisons(path: Path, comparisons: Sequence[Comparison]) -> None:
@@ -59,7 +73,8 @@ def print_agreement(bundle: Path, comparisons: Sequence[Comparison], steps: int)
     """Print that all is within tolerance, and the steps at which that took a second look."""
     from nagedge import load
 
-    for target, entry in load(bundle).manifest.verification.items():
+    stored = load(bundle).manifest.verification
+    for target, entry in ((name, entry) for name, entries in stored.items() for entry in entries):
         if entry.realigned:
             typer.echo(
                 f"{target}: PyTorch went on from the runtime's state after step "
@@ -68,13 +83,38 @@ def print_agreement(bundle: Path, comparisons: Sequence[Comparison], steps: int)
     typer.echo(f"all {len(comparisons)} comparisons over {steps} steps are within tolerance")
 
 
+def print_matrix(bundle: Path) -> None:
+    """Print target x {inference, training}: the most telling tensor, its difference, and the verdict."""
+    from nagedge import load
+    from nagedge.cli.output import print_table
+
+    stored = [
+        (name, entry) for name, entries in load(bundle).manifest.verification.items() for entry in entries
+    ]
+    rows = [
+        [name, half, check.verdict, check.max_rel, check.rtol, check.tensor, entry.runtime]
+        for name, entry in stored
+        for half, check in entry.checks.items()
+    ]
+    columns = ["target", "half", "verdict", "max_rel", "rtol", "tensor", "runtime"]
+    print_table("Against PyTorch", columns, rows)
+    metrics = [
+        [name, m.task, m.metric, m.reference, m.target, m.examples]
+        for name, entry in stored
+        for m in entry.metrics
+    ]
+    if metrics:
+        columns = ["target", "task", "metric", "fp32 in PyTorch", "target's", "examples"]
+        print_table("Held-out metrics", columns, metrics)
+
+
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     """Print the tensors that agree least, the most telling first."""
     from nagedge.cli.output import print_table
     from nagedge.verification import worst_first
 
     worst = worst_first(comparisons)
-    columns = ("tensor", "step", "max_abs", "max_rel", "rtol", "atol", "within_tolerance")
+    columns = ("target", "tensor", "step", "max_abs", "max_rel", "rtol", "atol", "within_tolerance")
     rows = [[getattr(comparison, column) for column in columns] for comparison in worst[:_ROWS]]
     print_table(f"Worst of {len(worst)} tensors", columns, rows)
 

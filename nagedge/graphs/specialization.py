@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
+from nagedge.graphs.forward import FixedBatchError
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
 __all__ = ["specialize"]
@@ -31,20 +32,34 @@ def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
     Args:
         step: traced with ``deferred`` operators; unchanged.
         overrides: the backend's own rules above the portable table.
+
+    Raises:
+        FixedBatchError: the step's batch is symbolic, but a rule fixes it.
     """
     table = decomposition_table(overrides)
     module = select_outputs(step.traced, range(len(step.all_outputs)))
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.target in step.deferred:
-            _expand(module, node, table)
+            mode = _expand(module, node, table)
+            if step.batch is None and _is_fixed(mode):
+                raise FixedBatchError(f"a rule for {node.target} fixes the batch size")
     clean(module, differentiated=True)
     return replace(
         step, module=select_outputs(module, range(len(step.outputs))), traced=module, deferred=frozenset()
     )
 
 
-def _expand(module: fx.GraphModule, node: fx.Node, table: Mapping[Any, Rule]) -> None:
-    """Replace ``node`` by the graph of its rule, traced on the fake tensors that the node was traced with."""
+def _is_fixed(mode: FakeTensorMode) -> bool:
+    """Whether what has been traced so far allows one batch size only."""
+    return mode.shape_env is not None and any(size.is_number for size in mode.shape_env.replacements.values())
+
+
+def _expand(module: fx.GraphModule, node: fx.Node, table: Mapping[Any, Rule]) -> FakeTensorMode:
+    """Replace ``node`` by the graph of its rule, traced on the fake tensors that the node was traced with.
+
+    Returns:
+        The mode of these tensors, which knows what the rule demanded of the batch size.
+    """
     inputs = list(dict.fromkeys(node.all_input_nodes))
     target: Any = node.target
 
@@ -77,6 +92,7 @@ def _expand(module: fx.GraphModule, node: fx.Node, table: Mapping[Any, Rule]) ->
             user.replace_all_uses_with(chosen)
             module.graph.erase_node(user)
     module.graph.erase_node(node)
+    return mode
 
 
 def _constant(module: fx.GraphModule, tensor: Any, node: fx.Node) -> fx.Node:

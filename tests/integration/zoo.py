@@ -174,7 +174,7 @@ def try_out(name: str, folder: Path) -> Outcome:
         return Outcome(name, refusal=f"{error}")
     export_s = time.perf_counter() - started
     comparisons = nagedge.verify(bundle, steps=STEPS)
-    entry = nagedge.load(bundle.path).manifest.verification[TARGET]
+    entry = nagedge.load(bundle.path).manifest.verification[TARGET][0]
     first = comparisons[0]
     assert bundle.manifest.training is not None
     trained = set(bundle.manifest.training.parameters)

@@ -87,6 +87,36 @@ CASES: list[Lowering] = [
         "mm", "as matmul", aten.mm.default, normal(3), constants=(weight(3, 4),), becomes=aten.matmul.default
     ),
     case("bmm", "", aten.bmm.default, normal(2, 3), normal(3, 4)),
+    case(
+        "bmm",
+        "one matrix repeated",
+        lambda x, w: aten.bmm.default(x, w.unsqueeze(0).expand(x.shape[0], 3, 4)),
+        normal(2, 3),
+        constants=(weight(3, 4),),
+    ),
+    case(
+        "bmm",
+        "one matrix repeated along two axes",
+        lambda x, w: aten.bmm.default(x.reshape(-1, 2, 3), w.expand(x.shape[0], 5, 3, 4).reshape(-1, 3, 4)),
+        normal(5, 2, 3),
+        constants=(weight(3, 4),),
+    ),
+    case(
+        "bmm",
+        "several matrices repeated",
+        lambda x, w: aten.bmm.default(
+            x.reshape(-1, 2, 3), torch.stack([w, 2 * w]).expand(x.shape[0], 2, 3, 4).reshape(-1, 3, 4)
+        ),
+        normal(2, 2, 3),
+        constants=(weight(3, 4),),
+    ),
+    case(
+        "bmm",
+        "one row repeated",
+        lambda x, w: aten.bmm.default(x, w[:1].expand(x.shape[0], 3, 4)),
+        normal(2, 3),
+        constants=(weight(3, 4),),
+    ),
     case("mv", "", aten.mv.default, normal(3), constants=(weight(3),)),
     case("dot", "", lambda x: aten.dot.default(x, x), normal()),
     case(

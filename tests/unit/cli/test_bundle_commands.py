@@ -55,7 +55,7 @@ def test_export_lists_the_files_and_verify_prints_the_worst_first(folder: Path) 
     comparisons = json.loads((folder / "comparisons.json").read_text())
     assert {comparison["step"] for comparison in comparisons} == {0, 1, 2, 3}
     assert f"all {len(comparisons)} comparisons over 3 steps are within tolerance" in verified.stdout
-    assert json.loads((folder / "bundle/manifest.json").read_text())["verification"][TRAIN]["steps"] == 3
+    assert json.loads((folder / "bundle/manifest.json").read_text())["verification"][TRAIN][0]["steps"] == 3
 
 
 def test_verify_fails_with_the_first_tensor_out_of_tolerance(folder: Path) -> None:
