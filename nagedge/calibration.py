@@ -98,5 +98,7 @@ class Calibrator:
             f"The ranges of int8 activations were taken from the {rows} rows of the example input. Give real data with "
             "--calibration.",
         )
-        names = [spec.name for spec in specs] if source.input is None or len(specs) != 1 else [source.input.name]
+        names = (
+            [spec.name for spec in specs] if source.input is None or len(specs) != 1 else [source.input.name]
+        )
         return {name: tensor.detach().cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}

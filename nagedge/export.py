@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nagedge.data.examples import Examples
     from nagedge.training.checkpoint import Checkpoint
 
-__all__ = ["ExportSource", "export"]
+__all__ = ["export"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -171,7 +171,11 @@ def _entry(target: Target, paths: Mapping[str, str]) -> TargetEntry:
 
 
 def _manifest(
-    source: ExportSource, traced: TracedModel, trainable: str, batch_norm: str, targets: dict[str, TargetEntry]
+    source: ExportSource,
+    traced: TracedModel,
+    trainable: str,
+    batch_norm: str,
+    targets: dict[str, TargetEntry],
 ) -> Manifest:
     _, tensors = input_specs(source.model, source.example_input)
     step = traced.step

@@ -92,7 +92,9 @@ def batched(inputs: Arrays, size: int = 8) -> list[dict[str, npt.NDArray[Any]]]:
     return [{name: array[start : start + size] for name, array in inputs.items()} for start in starts]
 
 
-def relowered(bundle: Bundle, params: Arrays, momentum: Arrays, *, calibration: Calibration) -> dict[str, bytes]:
+def relowered(
+    bundle: Bundle, params: Arrays, momentum: Arrays, *, calibration: Calibration
+) -> dict[str, bytes]:
     """Return the files of a bundle that change with its parameters, by path.
 
     Args:

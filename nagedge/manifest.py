@@ -217,7 +217,8 @@ class Manifest(_Entry):
         default_factory=dict, description="Results by target, one a runtime."
     )
     refused: dict[str, str] = Field(
-        default_factory=dict, description="Targets that the export was asked for and could not serve: the reason."
+        default_factory=dict,
+        description="Targets that the export was asked for and could not serve: the reason.",
     )
 
     def files_in(self, folder: str) -> list[str]:

@@ -202,7 +202,9 @@ def _check_opset(path: Path, target: Target) -> None:
         return
     lowest, highest = _OPSETS[target.backend]
     if target.opset is None:
-        raise ConfigurationError(f"target file {path}: 'opset' is missing; a target that writes ONNX states it.")
+        raise ConfigurationError(
+            f"target file {path}: 'opset' is missing; a target that writes ONNX states it."
+        )
     if not lowest <= target.opset <= highest:
         raise ConfigurationError(
             f"target file {path}: opset is {target.opset}, expected {lowest} to {highest}; 18 runs on every "

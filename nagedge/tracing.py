@@ -211,5 +211,3 @@ def _renamed(forward: ForwardGraph, spec: TensorSpec | None) -> ForwardGraph:
 def _rows(source: ExportSource) -> int:
     _, tensors = input_specs(source.model, source.example_input)
     return int(tensors[0].shape[0])
-
-

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
     from nagedge.verification import Comparison
 
-__all__ = ["command", "print_agreement", "print_comparisons", "print_matrix", "refuse_disagreement", "write_comparisons"]
+__all__ = [
+    "command",
+    "print_agreement",
+    "print_comparisons",
+    "print_matrix",
+    "refuse_disagreement",
+    "write_comparisons",
+]
 
 _ROWS = 12
 
@@ -24,7 +31,8 @@ def command(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Held-out raw examples, for the metrics of quantised targets: .npz, .csv, .parquet."
+            metavar="FILE",
+            help="Held-out raw examples, for the metrics of quantised targets: .npz, .csv, .parquet.",
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every comparison here.")] = None,

@@ -160,9 +160,7 @@ def available_runtime(runtime: str) -> str:
     return version
 
 
-def choose_runtime(
-    bundle: Bundle, target: str | None, runtime: str | None, *, role: str
-) -> tuple[str, str]:
+def choose_runtime(bundle: Bundle, target: str | None, runtime: str | None, *, role: str) -> tuple[str, str]:
     """Return a target that has an artifact for ``role``, and a runtime that can run it.
 
     Args:

@@ -32,7 +32,13 @@ def inference(lane: Lane) -> Iterator[Comparison]:
         got, expected = runtime.predict(inputs), reference.predict(inputs)
         for task, value in expected.items():
             yield compare(
-                f"infer.{task}", 0, got[task], [value], entry.inference_rtol, entry.inference_atol, lane.target
+                f"infer.{task}",
+                0,
+                got[task],
+                [value],
+                entry.inference_rtol,
+                entry.inference_atol,
+                lane.target,
             )
 
 

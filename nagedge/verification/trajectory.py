@@ -167,7 +167,9 @@ def _explained(
             size = lane.entry.backward_error if references else 0.0
             session = open_training(lane.bundle, runtime="torch", state=_perturbed(before, size, rng))
             inputs = {k: _noisy(v, size, rng) for k, v in batch.inputs.items()}
-            losses = _step(session, Batch(inputs, batch.targets, batch.sample_weight), lane.bundle.manifest, lr)
+            losses = _step(
+                session, Batch(inputs, batch.targets, batch.sample_weight), lane.bundle.manifest, lr
+            )
             references.append((losses, session.state()))
         repeated = _compare_step(step, result, references, lane)
         if all(c.within_tolerance for c in repeated):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import nagedge
 from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, ConfigurationError, UnsupportedOperatorError
-from nagedge.export import ExportSource, export
-from nagedge.sources import load_source
+from nagedge.export import export
+from nagedge.sources import ExportSource, load_source
 from nagedge.runtimes import open_inference, open_training
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.verification import verify
@@ -368,7 +368,7 @@ FACTORIES = """
 import torch
 from torch import nn
 import nagedge
-from nagedge.export import ExportSource
+from nagedge.sources import ExportSource
 
 TASKS = [nagedge.TaskSpec("kind", "classification", size=3)]
 

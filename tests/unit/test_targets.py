@@ -65,7 +65,11 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
             '"onnx-runtime"',
             "unknown backend 'onnx-runtime'; this version has onnxruntime, ort_training, litert, tflite_runtime, ",
         ),
-        ('"fp32"', '"fp8"', "unknown precision 'fp8'; this version has fp32, fp16, int8, int8_dynamic, palette4."),
+        (
+            '"fp32"',
+            '"fp8"',
+            "unknown precision 'fp8'; this version has fp32, fp16, int8, int8_dynamic, palette4.",
+        ),
         ('"fp32"', '"palette4"', "precision is 'palette4', but backend 'onnxruntime' has fp32, fp16, int8, "),
         ('"fp32"', '"fp16"', "train is true with precision 'fp16'; a training step is fp32"),
         ("opset = 18", 'opset = 18\nminimum_os = "iOS18"', "minimum_os belongs to backend 'coreml' only."),

@@ -63,10 +63,15 @@ def test_verify_fails_with_the_first_tensor_out_of_tolerance(folder: Path) -> No
         target_file(TRAIN).read_text().replace("1e-3", "0.0").replace("1e-5", "0.0").replace("1e-4", "0.0")
     )
     (folder / "exact.toml").write_text(strict)
-    assert export(folder, target="exact.toml").exit_code == 0
-    result = run("verify", "bundle", "--steps", "20", "--json", "comparisons.json")
+    exported = export(folder, target="exact.toml")
+    assert exported.exit_code == 1
+    assert exported.stderr.endswith(
+        "Nothing was exported; the artifacts are kept in bundle.out-of-tolerance.\n"
+    )
+    assert not (folder / "bundle").exists()
+    result = run("verify", "bundle.out-of-tolerance", "--steps", "20", "--json", "comparisons.json")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: bundle bundle, target exact: ")
+    assert result.stderr.startswith("error: bundle bundle.out-of-tolerance, target exact: ")
     assert "allowed are rtol 0 and atol 0." in result.stderr
     comparisons = json.loads((folder / "comparisons.json").read_text())
     first = min(entry["step"] for entry in comparisons if not entry["within_tolerance"])
