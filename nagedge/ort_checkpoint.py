@@ -1,8 +1,9 @@
 """The checkpoint file of ONNX Runtime's on-device training, written and read without that runtime.
 
 It is one FlatBuffer: trainable and other parameters, the optimizer's state, and properties. The schema is upstream's
-``onnxruntime/core/flatbuffers/schema/ort_training_checkpoint.fbs`` (version 2 of the format, onnxruntime-training 1.19);
-the numbers of the fields below are their places in it. Every integer in the file is little-endian.
+``onnxruntime/core/flatbuffers/schema/ort_training_checkpoint.fbs`` (version 2 of the
+format, onnxruntime-training 1.19); the numbers of the fields below are their places in it. Every integer in the file is
+little-endian.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import flatbuffers
+import flatbuffers  # type: ignore[import-untyped]  # ships no types
 import numpy as np
 import numpy.typing as npt
 from flatbuffers import number_types as fb
-from flatbuffers.table import Table
+from flatbuffers.table import Table  # type: ignore[import-untyped]
 
 from nagedge.errors import BundleError
 
@@ -253,7 +254,7 @@ def _array(tensor: Table) -> tuple[str, npt.NDArray[Any]]:
         raise BundleError(f"the checkpoint's tensor {name!r} has the unknown dtype {code}.")
     shape = _numbers(tensor, 2, np.dtype("<i8"))
     content = _numbers(tensor, 4, np.dtype("u1"))
-    dtype = _DTYPES[int(code)]
+    dtype: Any = _DTYPES[int(code)]
     if content.size == 0:  # of a nominal checkpoint, or a tensor without elements
         shape = shape if shape.size else np.zeros(1, np.int64)
     return name, content.view(dtype).reshape([int(size) for size in shape]).copy()
