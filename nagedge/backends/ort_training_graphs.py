@@ -199,8 +199,8 @@ def optimizer_model(parameters: int, *, momentum: float, weight_decay: float, op
     them as the sequence ``first_order_moments`` and saves them in the checkpoint. And ``SGDOptimizerV2(lr, x, y)``
     computes ``x - lr * y`` in place, whatever the sequence ``x`` is. So a second one, hidden in the branches of an
     ``If``, writes the momentum buffers: ``b - 1 * (b - b')``. Both work on copies made before (``SequenceAt``
-    copies), so that their order does not matter. The condition must not be constant, else it is inlined; its result must be used, else it is
-    removed.
+    copies), so that their order does not matter. The condition must not be constant, else it is inlined; its result
+    must be used, else it is removed.
 
     The order of the parameters in the sequences is the runtime's own, so that nothing here may depend on which
     parameter comes where: weight decay goes by the number of dimensions.

@@ -13,7 +13,7 @@ answer is ``{"ok": true, ...}`` or ``{"ok": false, "type": "ValueError", "error"
 op          further keys -> keys of the answer
 =========== ============================================================================================================
 ``hello``   ``module`` (is imported; may be left out) -> ``python``, ``numpy``
-``open``    ``kind``, ``model``, ``threads`` (1), ... (see the sessions below) -> ``runtime``
+``open``    ``kind``, ``model``, ``threads`` (1), ... (see the sessions below) -> ``runtime``, ``inputs`` (names)
 ``predict`` ``inputs``, ``outputs`` (files) -> ``seconds``
 ``step``    ``inputs``, ``outputs``, ... -> ``seconds``
 ``state``   ``outputs`` -> nothing
@@ -124,6 +124,7 @@ class OrtTrainingSession:
             request["model"], self._checkpoint, request.get("eval_model"), self._device, self._options
         )
         self._optimizer = self._opened(request["optimizer_model"])
+        self.inputs = list(self._module.input_names(True))
 
     def _opened(self, path: str) -> Any:
         return self._ort.Optimizer(path, self._checkpoint, self._device, self._options)
@@ -158,17 +159,17 @@ class OrtTrainingSession:
 Session = Any  # a FunctionSession or an OrtTrainingSession: both answer predict, step and state
 
 
-def open_session(request: Request) -> tuple[Session, str]:
-    """Return a session, and what runs it: name and version."""
+def open_session(request: Request) -> tuple[Session, dict[str, Any]]:
+    """Return a session, and the answer: what runs it, name and version, and the names of its inputs."""
     kind = request["kind"]
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(KINDS)}")
     if kind == "ort_training":
         session = OrtTrainingSession(request)
-        return session, f"onnxruntime-training {_ort_version()}"
+        return session, {"runtime": f"onnxruntime-training {_ort_version()}", "inputs": session.inputs}
     state = load_arrays(request["state"]) if "state" in request else {}
     run, names, runtime = _open_onnx(request) if kind == "onnxruntime" else _open_tflite(request)
-    return FunctionSession(run, names, request.get("carry", {}), state), runtime
+    return FunctionSession(run, names, request.get("carry", {}), state), {"runtime": runtime, "inputs": names}
 
 
 def _ort_version() -> str:
@@ -214,10 +215,12 @@ def _open_tflite(request: Request) -> tuple[Function, list[str], str]:
     if name not in known:
         raise ValueError(f"the file has no signature {name!r}; it has {', '.join(known) or 'none'}")
     signature = interpreter.get_signature_runner(name)
+    dtypes = {key: detail["dtype"] for key, detail in signature.get_input_details().items()}
 
     def run(given: Arrays) -> Arrays:
-        # Copies: the interpreter's own memory is overwritten by the next call.
-        return {key: np.array(value) for key, value in signature(**given).items()}
+        # The format's integers may be narrower than ours. Copies: the next call overwrites the interpreter's memory.
+        fitting = {key: array.astype(dtypes[key], copy=False) for key, array in given.items()}
+        return {key: np.array(value) for key, value in signature(**fitting).items()}
 
     return run, list(known[name]["inputs"]), runtime
 
@@ -255,8 +258,8 @@ def answer(request: Request, sessions: dict[str, Session]) -> dict[str, Any]:
         return {"python": platform.python_version(), "numpy": np.__version__}
     name = request["session"]
     if op == "open":
-        sessions[name], runtime = open_session(request)
-        return {"runtime": runtime}
+        sessions[name], opened = open_session(request)
+        return opened
     if name not in sessions:
         raise ValueError(f"no session {name!r} is open")
     if op == "close":
