@@ -29,7 +29,15 @@ from nagedge.errors import BundleError, ConfigurationError, nearest_name
 from nagedge.files import replace_folder, sha256_of, write_file
 from nagedge.manifest import SCHEMA_VERSION, FileEntry, Manifest, TargetEntry, VerificationEntry
 
-__all__ = ["EXAMPLES_FILE", "MANIFEST_FILE", "MOMENTUM_FILE", "PARAMS_FILE", "Bundle", "check_replaceable", "write_bundle"]
+__all__ = [
+    "EXAMPLES_FILE",
+    "MANIFEST_FILE",
+    "MOMENTUM_FILE",
+    "PARAMS_FILE",
+    "Bundle",
+    "check_replaceable",
+    "write_bundle",
+]
 
 MANIFEST_FILE = "manifest.json"
 PARAMS_FILE = "params.safetensors"

@@ -94,10 +94,11 @@ class Calibrator:
                     "data with --calibration."
                 ) from error
         rows = len(tensors[0])
-        self.notes = (
+        note = (
             f"The ranges of int8 activations were taken from the {rows} rows of the example input. Give real data with "
-            "--calibration.",
+            "--calibration."
         )
+        self.notes = (note,)
         names = (
             [spec.name for spec in specs] if source.input is None or len(specs) != 1 else [source.input.name]
         )

@@ -14,8 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from nagedge import __version__
-from nagedge.bundle import EXAMPLES_FILE, FORWARD_FILE, FORWARD_TRAIN_FILE, MOMENTUM_FILE, PARAMS_FILE
-from nagedge.bundle import Bundle, check_replaceable, write_bundle
+from nagedge.bundle import (
+    EXAMPLES_FILE,
+    FORWARD_FILE,
+    FORWARD_TRAIN_FILE,
+    MOMENTUM_FILE,
+    PARAMS_FILE,
+    Bundle,
+    check_replaceable,
+    write_bundle,
+)
 from nagedge.calibration import Calibrator, calibrated
 from nagedge.errors import ConfigurationError, NagEdgeError
 from nagedge.graphs.example import input_specs
@@ -63,7 +71,7 @@ def export(
         model: a module returning a tensor, a tuple or a dict (one entry a task), with ``tasks`` and
             ``example_input``; or a checkpoint, its folder, or ``"package.module:factory"`` (see
             :func:`nagedge.sources.load_source`).
-        targets: names of targets, paths of target files, or targets; ``"all"`` for every target that comes with NagEdge.
+        targets: names of targets, paths of target files, or targets; ``"all"`` for every one that comes with NagEdge.
         out: the bundle's folder, or a path ending in ``.zip``.
         tasks: one a model output, in order.
         example_input: a tensor, a tuple of tensors or a dict by parameter name; axis 0 is the batch.

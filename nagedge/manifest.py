@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from nagedge.specs import LossSpec, TaskSpec, TensorSpec
 
 __all__ = [
-    "SCHEMA_VERSION", "CheckEntry", "ComparisonEntry", "FileEntry", "InputEntry", "Manifest", "MetricEntry", "TargetEntry", "TaskEntry",
+    "SCHEMA_VERSION", "CheckEntry", "ComparisonEntry", "FileEntry", "InputEntry", "Manifest", "MetricEntry",
+    "TargetEntry", "TaskEntry",
     "TensorEntry", "TrainingEntry", "VerificationEntry", "manifest_json_schema",
 ]  # fmt: skip
 
@@ -133,11 +134,11 @@ class CheckEntry(_Entry):
     """The verdict on one half of a target: its inference, or its training step."""
 
     verdict: Literal["within tolerance", "out of tolerance", "skipped"]
-    reason: str = Field("", description="Why it was skipped.")
-    tensor: str = Field("", description="The most telling tensor.")
+    reason: str = Field(default="", description="Why it was skipped.")
+    tensor: str = Field(default="", description="The most telling tensor.")
     step: int = 0
     max_abs: float | None = None
-    max_rel: float | None = Field(None, description="Of that tensor; null when not finite.")
+    max_rel: float | None = Field(default=None, description="Of that tensor; null when not finite.")
     rtol: float
     atol: float
 

@@ -197,7 +197,8 @@ def _check_opset(path: Path, target: Target) -> None:
     if target.backend not in _OPSETS:
         if target.opset is not None:
             raise ConfigurationError(
-                f"target file {path}: opset is {target.opset}, but backend {target.backend!r} writes no ONNX: remove it."
+                f"target file {path}: opset is {target.opset}, but backend {target.backend!r} writes no ONNX: "
+                "remove it."
             )
         return
     lowest, highest = _OPSETS[target.backend]

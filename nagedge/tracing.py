@@ -113,10 +113,11 @@ def trace_model(
         break
     notes: tuple[str, ...] = ()
     if batch is None and train_forward.batch is not None:
-        notes = (
+        note = (
             f"The batch size is fixed to {train_forward.batch}: the model's forward pass depends on it. Pad a smaller "
-            "batch with rows of sample_weight 0.",
+            "batch with rows of sample_weight 0."
         )
+        notes = (note,)
     traced = TracedModel(prepared, forward, train_forward, inference, steps, state, notes)
     _check_names(forward, traced.step)
     return traced

@@ -50,10 +50,12 @@ def command(
         comparisons = verify(loaded, steps=steps, target=target, data=data, progress=progress)
     if json is not None:
         write_comparisons(json, comparisons)
-    print_comparisons(comparisons)
+    if comparisons:
+        print_comparisons(comparisons)
     print_matrix(bundle)
     refuse_disagreement(bundle, comparisons)
-    print_agreement(bundle, comparisons, steps)
+    if comparisons:
+        print_agreement(bundle, comparisons, steps)
     refuse_rest(loaded)
 
 

@@ -1,7 +1,7 @@
-"""One traced graph for every backend: operators that backends decompose in their own ways stay whole while tracing and
-are expanded afterwards, node by node.
+"""One traced graph for every backend.
 
-Tracing a training step costs seconds; expanding the few dozen operators that differ costs a fraction of it.
+Operators that backends decompose in their own ways stay whole while tracing and are expanded afterwards, node by node:
+tracing a training step costs seconds, expanding the few dozen operators that differ a fraction of it.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def choose_runtime(bundle: Bundle, target: str | None, runtime: str | None, *, r
     if runtime is None:
         name, entry = bundle.target(target, role=role)
         return name, runtimes_of(entry.backend)[0]
-    _module(runtime)
+    _check_known(runtime)
     if target is None:
         for name, entry in bundle.manifest.targets.items():
             if role in entry.artifacts and runtime in ("torch", *_RUNS[entry.backend]):
@@ -190,9 +190,13 @@ def choose_runtime(bundle: Bundle, target: str | None, runtime: str | None, *, r
 
 
 def _module(runtime: str) -> Any:
+    _check_known(runtime)
+    return importlib.import_module(RUNTIMES[runtime])
+
+
+def _check_known(runtime: str) -> None:
     if runtime not in RUNTIMES:
         raise ConfigurationError(
             f"unknown runtime {runtime!r}; expected one of {', '.join(RUNTIMES)}."
             + nearest_name(runtime, RUNTIMES)
         )
-    return importlib.import_module(RUNTIMES[runtime])

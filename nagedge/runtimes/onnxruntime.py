@@ -80,19 +80,19 @@ def open_training(
     bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
 ) -> _OrtTraining:
     """Load ``train_step.onnx``."""
-    _, entry = bundle.target(target, role="train_step")
+    name, entry = bundle.target(target, role="train_step")
     session = load_session(bundle.file(entry.artifacts["train_step"]), threads=threads)
-    return _OrtTraining(bundle, session, state or initial_state(bundle))
+    return _OrtTraining(bundle, name, session, state or initial_state(bundle))
 
 
 def open_inference(
     bundle: Bundle, target: str | None = None, *, params: Arrays | None = None, threads: int = 1
 ) -> _OrtInference:
     """Load ``infer.onnx``; parameters given here become the session's constants."""
-    _, entry = bundle.target(target, role="infer")
+    name, entry = bundle.target(target, role="infer")
     path = bundle.file(entry.artifacts["infer"])
     model = with_parameters(path.read_bytes(), params) if params else path
-    return _OrtInference(bundle, load_session(model, threads=threads))
+    return _OrtInference(bundle, name, load_session(model, threads=threads))
 
 
 def with_state(
@@ -132,9 +132,11 @@ def with_parameters(content: bytes, params: Arrays) -> bytes:
 
 
 class _OrtTraining:
-    def __init__(self, bundle: Bundle, session: onnxruntime.InferenceSession, state: TrainingState) -> None:
+    def __init__(
+        self, bundle: Bundle, target: str, session: onnxruntime.InferenceSession, state: TrainingState
+    ) -> None:
         ort = import_onnxruntime()
-        self._manifest, self._session = bundle.manifest, session
+        self._manifest, self._target, self._session = bundle.manifest, target, session
         self._task_names = [task.name for task in bundle.manifest.tasks]
         roles = {"params": state.params, "momentum": state.momentum, "buffers": state.buffers}
         arrays = {f"{role}.{name}": value for role, values in roles.items() for name, value in values.items()}
@@ -159,7 +161,9 @@ class _OrtTraining:
         momentum: float,
         weight_decay: float,
     ) -> dict[str, float]:
-        checked, wanted, weight = checked_batch(self._manifest, inputs, targets, sample_weight)
+        checked, wanted, weight = checked_batch(
+            self._manifest, inputs, targets, sample_weight, target=self._target
+        )
         fed: dict[str, npt.NDArray[Any]] = {
             **checked,
             **{f"target.{name}": value for name, value in wanted.items()},
@@ -192,10 +196,10 @@ class _OrtTraining:
 
 
 class _OrtInference:
-    def __init__(self, bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
-        self._manifest, self._session = bundle.manifest, session
+    def __init__(self, bundle: Bundle, target: str, session: onnxruntime.InferenceSession) -> None:
+        self._manifest, self._target, self._session = bundle.manifest, target, session
         self._outputs = [output.name for output in session.get_outputs()]
 
     def predict(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        checked, _, _ = checked_batch(self._manifest, inputs, None, None)
+        checked, _, _ = checked_batch(self._manifest, inputs, None, None, target=self._target)
         return dict(zip(self._outputs, self._session.run(None, checked), strict=True))

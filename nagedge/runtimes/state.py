@@ -58,8 +58,17 @@ def checked_batch(
     inputs: Mapping[str, Array],
     targets: Mapping[str, Array] | None,
     sample_weight: Array | None,
+    *,
+    target: str | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array], Array]:
     """Return inputs, targets and weights in the manifest's dtypes, checked against its shapes.
+
+    Args:
+        manifest: what fits.
+        inputs: by name.
+        targets: by task name; None for inference.
+        sample_weight: None for ones.
+        target: name of the target whose artifact is run; it may fix the batch size.
 
     Raises:
         DataError: an input or target is missing, or has a dtype or shape that does not fit; a weight is negative.
@@ -113,9 +122,11 @@ def checked_batch(
             raise DataError(
                 f"{name} has {size} rows, the first input has {batch}: give one a row of the batch."
             )
-    if manifest.batch is not None and batch != manifest.batch:
+    fixed = manifest.batch if target is None else manifest.batch_of(target)
+    if fixed is not None and batch != fixed:
+        whose = f"target {target!r}" if target and manifest.batch is None else "this bundle"
         raise DataError(
-            f"the batch has {batch} rows, this bundle takes exactly {manifest.batch}: fill it up with rows of "
-            "sample_weight 0, or export with a symbolic batch."
+            f"the batch has {batch} rows, {whose} takes exactly {fixed}: fill it up with rows of sample_weight 0, or "
+            "export with a free batch."
         )
     return checked_inputs, checked_targets, weight

@@ -1,6 +1,7 @@
-"""A trajectory is run twice from the same state on the same batches: in the runtime, and in PyTorch (its own kernels, its
-autograd, ``torch.optim.SGD(nesterov=True)``). After every step all losses, parameters, momentum buffers and updated
-buffers are compared.
+"""A training trajectory, run twice from the same state on the same batches: in the runtime, and in PyTorch.
+
+The reference has its own kernels, its autograd and ``torch.optim.SGD(nesterov=True)``. After every step all losses,
+parameters, momentum buffers and updated buffers are compared.
 """
 
 from __future__ import annotations

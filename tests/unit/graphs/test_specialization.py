@@ -1,0 +1,85 @@
+"""A step traced once and expanded afterwards is the step that is traced with a backend's own rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nagedge.graphs.decompositions import ONNX, PORTABLE
+from nagedge.graphs.forward import FixedBatchError, ForwardGraph, trace_forward
+from nagedge.graphs.specialization import specialize
+from nagedge.graphs.train_step import trace_train_step
+from nagedge.specs import TaskSpec
+
+aten = torch.ops.aten
+Traced = tuple[ForwardGraph, dict[str, Tensor], list[str]]
+TASKS = (TaskSpec("kind", "classification", size=3),)
+
+
+class Net(nn.Module):
+    """Convolutions of every sort: strided, dilated, grouped, depthwise, transposed, 1-d; and pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2),
+            nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Tanh(),
+            nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Flatten(2), nn.Conv1d(3, 2, 5), nn.Flatten(),
+        )  # fmt: skip
+        self.head = nn.LazyLinear(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.trunk(x))
+        return logits
+
+
+@pytest.fixture(scope="module")
+def traced() -> Traced:
+    torch.manual_seed(0)
+    model = Net().eval()
+    model(torch.randn(2, 2, 16, 16))
+    forward = trace_forward(model, torch.randn(4, 2, 16, 16), TASKS)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    return forward, state, list(state)
+
+
+@pytest.mark.parametrize("table", [{}, ONNX], ids=["portable", "onnx"])
+def test_expanding_later_gives_the_same_graph(traced: Traced, table: dict[Any, Any]) -> None:
+    forward, state, names = traced
+    rule = aten.convolution_backward.default
+    whole = trace_train_step(forward, state, names, TASKS, deferred={rule, *ONNX})
+    assert any(node.target is rule for node in whole.traced.graph.nodes)
+    late = specialize(whole, table)
+    early = trace_train_step(forward, state, names, TASKS, overrides=table)
+    assert not late.deferred
+    assert late.outputs == early.outputs
+    assert sorted(str(n.target) for n in late.module.graph.nodes) == sorted(
+        str(n.target) for n in early.module.graph.nodes
+    )
+    g = torch.Generator().manual_seed(1)
+    for batch in (3, 1):
+        values = [
+            torch.randn([batch if s == "batch" else s for s in spec.shape], generator=g)
+            if spec.dtype == "float32"
+            else torch.randint(0, 3, [batch], generator=g)
+            for spec in early.inputs
+        ]
+        for got, expected in zip(late.module(*values), early.module(*values), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert any(node.target is rule for node in whole.traced.graph.nodes), "the shared trace is unchanged"
+
+
+def test_a_rule_that_fixes_the_batch_is_found(traced: Traced) -> None:
+    forward, state, names = traced
+    rule = aten.convolution_backward.default
+    whole = trace_train_step(forward, state, names, TASKS, deferred={rule})
+
+    def fixing(grad: Tensor, *args: object) -> object:
+        assert int(grad.shape[0]) == 7  # the traced size: a guard on the batch
+        return PORTABLE[rule](grad, *args)
+
+    with pytest.raises(FixedBatchError, match="fixes the batch size"):
+        specialize(whole, {rule: fixing})
