@@ -1,6 +1,10 @@
 """The onnxruntime backend: ``infer.onnx`` and ``train_step.onnx`` in standard ONNX operators.
 
 They run on any ONNX Runtime that knows the target's opset, on any of its systems; no training build is needed.
+
+Roles of the artifacts: ``infer``, in the target's precision; ``train_step``; and where the target asks for
+``ort_format`` also ``infer_ort``, ``train_step_ort`` and ``required_operators``, for a build of ONNX Runtime that holds
+nothing else.
 """
 
 from __future__ import annotations
@@ -9,13 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
-from torch import fx
+from torch import Tensor, fx
 
 from nagedge.backends.onnx_lowering import lower_to_onnx, unsupported_operators
+from nagedge.backends.onnx_precision import in_ort_format, in_precision
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.train_step import StepGraph
+from nagedge.specs import BATCH, TensorSpec
 from nagedge.targets import Target
 
 __all__ = ["DECOMPOSITIONS", "lower"]
@@ -37,43 +43,67 @@ def lower(
     Args:
         inference: the inference graph.
         step: the training step, or None when the target has none.
-        target: names the opset.
+        target: names opset and precision; whether the batch is fixed, and whether the ORT format is written too.
         module_of: the path of the model's module that uses an operator, for the error text.
-        calibration: batches of prepared inputs by name, for static quantisation.
+        calibration: batches of prepared inputs by name, for the precision ``int8``: a few hundred rows.
 
     Raises:
+        ConfigurationError: precision ``int8`` without calibration.
+        DataError: the calibration does not fit the inputs.
         UnsupportedOperatorError: for an operator without a lowering; the text names it, its module and the target.
+            Or a converter of ONNX Runtime failed.
     """
-    assert target.opset is not None  # load_target makes sure of it
     graphs: dict[str, fx.GraphModule] = {"infer": inference.module}
     if step is not None:
         graphs["train_step"] = step.module
     for module in graphs.values():
-        missing = unsupported_operators(module)
-        if missing:
-            path = module_of(missing[0])
-            where = f" (module {path!r})" if path else ""
-            raise UnsupportedOperatorError(
-                f"backend 'onnxruntime' cannot lower {missing[0]!r}{where} for target {target.name!r}"
-                + (f", nor {', '.join(missing[1:])}" if len(missing) > 1 else "")
-                + ". Replace it by operators of torch.nn in common use, or freeze the part of the model before it."
-            )
-    artifacts = {
-        "infer": (
-            "infer.onnx",
-            lower_to_onnx(
-                inference.module,
-                inference.inputs,
-                inference.outputs,
-                inference.state,
-                opset=target.opset,
-                name="infer",
-            ).SerializeToString(),
+        _check_operators(module, target, module_of)
+    models = {
+        "infer": _onnx(
+            inference.module, inference.inputs, inference.outputs, inference.state, target, "infer"
         )
     }
+    models["infer"] = in_precision(models["infer"], target, inference.inputs, calibration)
     if step is not None:
-        model = lower_to_onnx(
-            step.module, step.inputs, step.outputs, step.constants, opset=target.opset, name="train_step"
+        models["train_step"] = _onnx(
+            step.module, step.inputs, step.outputs, step.constants, target, "train_step"
         )
-        artifacts["train_step"] = ("train_step.onnx", model.SerializeToString())
+    artifacts = {role: (f"{role}.onnx", model) for role, model in models.items()}
+    if target.ort_format:
+        in_ort, operators = in_ort_format(models, target)
+        artifacts |= {f"{role}_ort": (f"{role}.ort", model) for role, model in in_ort.items()}
+        artifacts["required_operators"] = ("required_operators.config", operators)
     return artifacts
+
+
+def _check_operators(module: fx.GraphModule, target: Target, module_of: Callable[[str], str | None]) -> None:
+    missing = unsupported_operators(module)
+    if not missing:
+        return
+    path = module_of(missing[0])
+    where = f" (module {path!r})" if path else ""
+    raise UnsupportedOperatorError(
+        f"backend 'onnxruntime' cannot lower {missing[0]!r}{where} for target {target.name!r}"
+        + (f", nor {', '.join(missing[1:])}" if len(missing) > 1 else "")
+        + ". Replace it by operators of torch.nn in common use, or freeze the part of the model before it."
+    )
+
+
+def _onnx(
+    module: fx.GraphModule,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[str],
+    constants: Mapping[str, Tensor],
+    target: Target,
+    name: str,
+) -> bytes:
+    """Return the serialised model of a graph, its batch fixed where the target fixes it."""
+    assert target.opset is not None  # load_target makes sure of it
+    model = lower_to_onnx(module, inputs, outputs, constants, opset=target.opset, name=name)
+    if target.batch is not None:
+        for info in (*model.graph.input, *model.graph.output):
+            for dimension in info.type.tensor_type.shape.dim:
+                if dimension.dim_param == BATCH:
+                    dimension.dim_value = target.batch
+    content: bytes = model.SerializeToString()
+    return content

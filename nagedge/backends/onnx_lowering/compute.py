@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from nagedge.backends.onnx_lowering.builder import GraphBuilder, argument_of, dtype_of, fake_of
+from nagedge.backends.onnx_lowering.elementwise import short_name
 
 __all__ = ["RULES"]
 
@@ -18,6 +19,31 @@ Rule = Callable[[GraphBuilder, fx.Node], Any]
 
 def _matmul(builder: GraphBuilder, node: fx.Node) -> str:
     return builder.add("MatMul", [builder.tensor(node.args[0]), builder.tensor(node.args[1])])
+
+
+def _bmm(builder: GraphBuilder, node: fx.Node) -> str:
+    """Multiply by one matrix for the whole batch where all matrices of the right operand are the same.
+
+    torch repeats a weight for each of the left operand's matrices (a recurrent layer's for every time step, say). As
+    one matrix it is packed once, in one large product; folded into a constant it would be stored many times.
+    """
+    left, right = node.args[:2]
+    return builder.add("MatMul", [builder.tensor(left), builder.tensor(_repeated_matrix(right))])
+
+
+def _repeated_matrix(node: Any) -> Any:
+    """Return the matrix ``[k, n]`` that ``[batch, k, n]`` repeats, or the node itself."""
+    rows_columns = fake_of(node).shape[-2:]
+    source = node
+    while source.op == "call_function" and short_name(source) in _REPEATING and fake_of(source).dim() > 2:
+        source = source.args[0]
+        if fake_of(source).shape[-2:] != rows_columns:
+            return node
+    return source if fake_of(source).dim() == 2 else node
+
+
+_REPEATING = {"expand", "view", "reshape", "_unsafe_view", "unsqueeze", "clone"}
+"""Operators that, as long as the last two sizes stay, only repeat a matrix or regroup such repetitions."""
 
 
 def _addmm(builder: GraphBuilder, node: fx.Node) -> str:
@@ -224,7 +250,7 @@ def _layer_norm(builder: GraphBuilder, node: fx.Node) -> tuple[str, str, str]:
 
 
 RULES: dict[str, Rule] = {
-    "mm": _matmul, "bmm": _matmul, "matmul": _matmul, "mv": _matmul, "dot": _matmul, "addmm": _addmm,
+    "mm": _matmul, "bmm": _bmm, "matmul": _matmul, "mv": _matmul, "dot": _matmul, "addmm": _addmm,
     "baddbmm": _baddbmm, "convolution": _convolution, "max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool,
     "sum": _reduce("ReduceSum"), "mean": _reduce("ReduceMean"), "amax": _reduce("ReduceMax"),
     "amin": _reduce("ReduceMin"), "prod": _reduce("ReduceProd"), "any": _any_all("ReduceMax"),

@@ -94,7 +94,8 @@ def lower_to_onnx(
         elif node.op == "output":
             results = list(node.args[0])
     output_infos = _name_outputs(builder, results, outputs, {spec.name for spec in inputs} | set(constants))
-    graph = helper.make_graph(builder.nodes, name, infos, output_infos, builder.initializers)
+    nodes, initializers = _used(builder, set(outputs))
+    graph = helper.make_graph(nodes, name, infos, output_infos, initializers)
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", opset)],
@@ -103,6 +104,17 @@ def lower_to_onnx(
     )
     onnx.checker.check_model(model)
     return model
+
+
+def _used(builder: GraphBuilder, outputs: set[str]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Return the nodes and initializers without those that nothing reads: a rule may look past its arguments."""
+    read = set(outputs)
+    nodes = []
+    for node in reversed(builder.nodes):
+        if not read.isdisjoint(node.output):
+            read.update(node.input)
+            nodes.append(node)
+    return nodes[::-1], [tensor for tensor in builder.initializers if tensor.name in read]
 
 
 def _rule(node: fx.Node) -> Any:
