@@ -1,0 +1,290 @@
+"""Elementwise operators: arithmetic, comparisons, logic, casts and filled tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from nagedge.backends.tflite_lowering.broadcasting import broadcast, unary
+from nagedge.backends.tflite_lowering.builder import (
+    BOOL,
+    FLOAT,
+    INT,
+    GraphBuilder,
+    Value,
+    argument_of,
+    dtype_of,
+    stored_dtype,
+)
+from nagedge.errors import UnsupportedOperatorError
+
+__all__ = ["RULES"]
+
+Rule = Callable[[GraphBuilder, fx.Node], Any]
+
+_OF_FLAGS = {"ADD": "LOGICAL_OR", "MUL": "LOGICAL_AND", "MAXIMUM": "LOGICAL_OR", "MINIMUM": "LOGICAL_AND"}
+
+
+def _unary(kind: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> Value:
+        return unary(builder, kind, builder.of(node.args[0], dtype_of(node)), dtype_of(node))
+
+    return rule
+
+
+def _rounding(kind: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> Value:
+        value = builder.of(node.args[0])
+        if dtype_of(node) != FLOAT:
+            return value
+        decimals = int(node.kwargs.get("decimals", 0))  # type: ignore[arg-type]
+        if not decimals:
+            return unary(builder, kind, value)
+        power = builder.scalar(10.0 ** abs(decimals), FLOAT)
+        there, back = ("MUL", "DIV") if decimals > 0 else ("DIV", "MUL")
+        scaled = unary(builder, kind, broadcast(builder, there, [value, power]))
+        return broadcast(builder, back, [scaled, power])
+
+    return rule
+
+
+def _sign(builder: GraphBuilder, node: fx.Node) -> Value:
+    return builder.cast(unary(builder, "SIGN", builder.of(node.args[0], FLOAT)), dtype_of(node))
+
+
+def _reciprocal(builder: GraphBuilder, node: fx.Node) -> Value:
+    return broadcast(builder, "DIV", [builder.scalar(1, FLOAT), builder.of(node.args[0], FLOAT)])
+
+
+def _binary(kind: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> Value:
+        dtype = dtype_of(node)
+        operands = [builder.of(argument, dtype) for argument in node.args[:2]]
+        name = _OF_FLAGS[kind] if dtype == BOOL else kind
+        return broadcast(builder, name, operands, dtype, builder.sizes(node))
+
+    return rule
+
+
+def _add_like(kind: str, *, reverse: bool = False) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> Value:
+        dtype = dtype_of(node)
+        left, right = (builder.of(argument, dtype) for argument in node.args[:2])
+        alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+        scaled = left if reverse else right
+        if alpha != 1:
+            scaled = broadcast(builder, "MUL", [scaled, builder.of(alpha, dtype)], dtype)
+        operands = [right, scaled] if reverse else [left, scaled]
+        name = _OF_FLAGS[kind] if dtype == BOOL else kind
+        return broadcast(builder, name, operands, dtype, builder.sizes(node))
+
+    return rule
+
+
+def _mul(builder: GraphBuilder, node: fx.Node) -> Value:
+    left, right = node.args[:2]
+    if left is right and dtype_of(node) == FLOAT:
+        return unary(builder, "SQUARE", builder.of(left, FLOAT))
+    result: Value = _binary("MUL")(builder, node)
+    return result
+
+
+def _div(builder: GraphBuilder, node: fx.Node) -> Value:
+    dtype = dtype_of(node)
+    left, right = (builder.of(argument, dtype) for argument in node.args[:2])
+    mode = node.kwargs.get("rounding_mode")
+    if mode is None:
+        return broadcast(builder, "DIV", [left, right], dtype, builder.sizes(node))
+    if mode == "floor" and dtype == FLOAT:
+        # as torch does it: the quotient of what the remainder leaves, so that 1 // 0.1 is 9
+        rest = broadcast(builder, "FLOOR_MOD", [left, right], dtype)
+        exact = broadcast(builder, "DIV", [broadcast(builder, "SUB", [left, rest], dtype), right], dtype)
+        return unary(builder, "ROUND", exact)
+    if mode == "floor":
+        return broadcast(builder, "FLOOR_DIV", [left, right], dtype, builder.sizes(node))
+    quotient = broadcast(builder, "DIV", [left, right], dtype, builder.sizes(node))
+    if dtype != FLOAT:
+        return quotient  # towards zero, as in C
+    down = unary(builder, "FLOOR", unary(builder, "ABS", quotient))
+    return broadcast(builder, "MUL", [unary(builder, "SIGN", quotient), down])
+
+
+def _remainder(builder: GraphBuilder, node: fx.Node) -> Value:
+    dtype = dtype_of(node)
+    operands = [builder.of(argument, dtype) for argument in node.args[:2]]
+    return broadcast(builder, "FLOOR_MOD", operands, dtype, builder.sizes(node))
+
+
+def _promoted(arguments: list[Any]) -> np.dtype[Any]:
+    """Return the dtype in which two operands are compared."""
+    values = []
+    for argument in arguments:
+        value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
+        if isinstance(value, torch.SymInt):
+            value = 1
+        elif isinstance(value, torch.SymFloat):
+            value = 1.0
+        values.append(torch.empty((1,) * value.dim(), dtype=value.dtype) if isinstance(value, torch.Tensor) else value)
+    return stored_dtype(torch.result_type(values[0], values[1]))
+
+
+def _comparison(kind: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> Value:
+        dtype = _promoted(list(node.args[:2]))
+        if dtype == BOOL and kind not in ("EQUAL", "NOT_EQUAL"):
+            dtype = INT
+        operands = [builder.of(argument, dtype) for argument in node.args[:2]]
+        return broadcast(builder, kind, operands, BOOL, builder.sizes(node))
+
+    return rule
+
+
+def _logical(kind: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> Value:
+        operands = [builder.of(argument, BOOL) for argument in node.args[:2]]
+        return broadcast(builder, kind, operands, BOOL, builder.sizes(node))
+
+    return rule
+
+
+def _bitwise(kind: str) -> Rule:
+    def rule(builder: GraphBuilder, node: fx.Node) -> Value:
+        if dtype_of(node) != BOOL:
+            raise UnsupportedOperatorError(
+                f"aten.{node.target} of integers has no TensorFlow Lite operator: use flags (bool), or arithmetic."
+            )
+        result: Value = _logical(kind)(builder, node)
+        return result
+
+    return rule
+
+
+def _not(builder: GraphBuilder, node: fx.Node) -> Value:
+    return unary(builder, "LOGICAL_NOT", builder.of(node.args[0], BOOL), BOOL)
+
+
+def _pow(builder: GraphBuilder, node: fx.Node) -> Value:
+    dtype = dtype_of(node)
+    base, exponent = node.args[:2]
+    if isinstance(exponent, (int, float)) and dtype == FLOAT:
+        x = builder.of(base, dtype)
+        one = builder.scalar(1, FLOAT)
+        simple: dict[float, Callable[[], Value]] = {
+            1.0: lambda: x,
+            2.0: lambda: unary(builder, "SQUARE", x),
+            3.0: lambda: broadcast(builder, "MUL", [unary(builder, "SQUARE", x), x]),
+            0.5: lambda: unary(builder, "SQRT", x),
+            -1.0: lambda: broadcast(builder, "DIV", [one, x]),
+            -2.0: lambda: broadcast(builder, "DIV", [one, unary(builder, "SQUARE", x)]),
+            -0.5: lambda: broadcast(builder, "DIV", [one, unary(builder, "SQRT", x)]),
+        }
+        if float(exponent) in simple:
+            return simple[float(exponent)]()
+    operands = [builder.of(base, dtype), builder.of(exponent, dtype)]
+    return broadcast(builder, "POW", operands, dtype, builder.sizes(node))
+
+
+def _rsqrt(builder: GraphBuilder, node: fx.Node) -> Value:
+    root = unary(builder, "SQRT", builder.of(node.args[0], FLOAT))
+    return broadcast(builder, "DIV", [builder.scalar(1, FLOAT), root])
+
+
+def _clamp(builder: GraphBuilder, node: fx.Node) -> Value:
+    dtype = dtype_of(node)
+    result = builder.of(node.args[0], dtype)
+    low, high = argument_of(node, 1, "min"), argument_of(node, 2, "max")
+    if dtype == FLOAT and low == 0 and (high is None or high == 6) and not isinstance(low, fx.Node):
+        return unary(builder, "RELU" if high is None else "RELU6", result)
+    for kind, bound in (("MAXIMUM", low), ("MINIMUM", high)):
+        if bound is not None:
+            result = broadcast(builder, kind, [result, builder.of(bound, dtype)], dtype)
+    return Value(result.tensor, result.order, builder.sizes(node))
+
+
+def _relu(builder: GraphBuilder, node: fx.Node) -> Value:
+    dtype = dtype_of(node)
+    x = builder.of(node.args[0])
+    return unary(builder, "RELU", x) if dtype == FLOAT else broadcast(builder, "MAXIMUM", [x, builder.scalar(0, dtype)], dtype)
+
+
+def _where(builder: GraphBuilder, node: fx.Node) -> Value:
+    condition, left, right = node.args
+    return _select(builder, node, condition, left, right)
+
+
+def _masked_fill(builder: GraphBuilder, node: fx.Node) -> Value:
+    x, mask, value = node.args
+    return _select(builder, node, mask, value, x)
+
+
+def _select(builder: GraphBuilder, node: fx.Node, condition: Any, left: Any, right: Any) -> Value:
+    dtype = dtype_of(node)
+    operands = [builder.of(condition, BOOL), builder.of(left, dtype), builder.of(right, dtype)]
+    return broadcast(builder, "SELECT_V2", operands, dtype, builder.sizes(node))
+
+
+def _cast(builder: GraphBuilder, node: fx.Node) -> Value:
+    return builder.of(node.args[0], dtype_of(node))
+
+
+def _filled(builder: GraphBuilder, node: fx.Node) -> Value:
+    """A tensor of one number: stored as that number, expanded."""
+    name = node.target.overloadpacket.__name__  # type: ignore[union-attr]
+    dtype, sizes = dtype_of(node), builder.sizes(node)
+    if "zeros" in name or "empty" in name:  # a graph has no uninitialised memory
+        value = builder.scalar(0, dtype)
+    elif "ones" in name:
+        value = builder.scalar(1, dtype)
+    else:
+        argument = node.args[{"full": 1, "full_like": 1, "new_full": 2}.get(name, 0)]
+        number = argument if not isinstance(argument, fx.Node) else None
+        if number is not None and dtype == BOOL:
+            number = bool(number)  # type: ignore[arg-type]
+        value = builder.of(argument, dtype) if number is None else builder.scalar(number, dtype)  # type: ignore[arg-type]
+    return Value(builder.reshape(value.tensor, [1] * len(sizes)), tuple(range(len(sizes))), sizes)
+
+
+def _arange(builder: GraphBuilder, node: fx.Node) -> Value:
+    arguments: list[Any] = list(node.args)
+    start: Any = 0
+    step: Any = 1
+    if "start" in str(node.target):
+        start, end = arguments[0], arguments[1]
+        step = arguments[2] if len(arguments) > 2 else 1
+    else:
+        end = arguments[0]
+    dtype = dtype_of(node)
+    bounds = [builder.of(bound, dtype).tensor for bound in (start, end, step)]
+    return builder.plain(builder.add("RANGE", bounds, builder.sizes(node), dtype))
+
+
+_FILLED = [
+    "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_ones", "new_full",
+    "empty", "empty_like", "new_empty",
+]  # fmt: skip
+
+RULES: dict[str, Rule] = {
+    **{name: _unary(kind) for name, kind in {
+        "neg": "NEG", "exp": "EXP", "log": "LOG", "sqrt": "SQRT", "abs": "ABS", "tanh": "TANH", "sigmoid": "LOGISTIC",
+        "sin": "SIN", "cos": "COS", "hardswish": "HARD_SWISH", "square": "SQUARE",
+    }.items()},
+    "floor": _rounding("FLOOR"), "ceil": _rounding("CEIL"), "round": _rounding("ROUND"), "sign": _sign,
+    "reciprocal": _reciprocal, "rsqrt": _rsqrt, "relu": _relu, "pow": _pow, "mul": _mul, "div": _div,
+    "add": _add_like("ADD"), "sub": _add_like("SUB"), "rsub": _add_like("SUB", reverse=True),
+    "maximum": _binary("MAXIMUM"), "minimum": _binary("MINIMUM"), "remainder": _remainder,
+    "atan2": _binary("ATAN2"),
+    "eq": _comparison("EQUAL"), "ne": _comparison("NOT_EQUAL"), "lt": _comparison("LESS"),
+    "le": _comparison("LESS_EQUAL"), "gt": _comparison("GREATER"), "ge": _comparison("GREATER_EQUAL"),
+    "logical_and": _logical("LOGICAL_AND"), "logical_or": _logical("LOGICAL_OR"), "logical_xor": _logical("NOT_EQUAL"),
+    "logical_not": _not, "bitwise_and": _bitwise("LOGICAL_AND"), "bitwise_or": _bitwise("LOGICAL_OR"),
+    "bitwise_xor": _bitwise("NOT_EQUAL"), "bitwise_not": _not,
+    "clamp": _clamp, "clamp_min": _binary("MAXIMUM"), "clamp_max": _binary("MINIMUM"),
+    "where": _where, "masked_fill": _masked_fill, "_to_copy": _cast,
+    **dict.fromkeys(["clone", "alias", "detach", "lift_fresh_copy", "contiguous"], _cast),
+    **dict.fromkeys(_FILLED, _filled),
+    "arange": _arange,
+}  # fmt: skip

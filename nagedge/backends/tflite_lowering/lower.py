@@ -1,0 +1,177 @@
+"""Lower a traced graph to a TensorFlow Lite subgraph: one pass over the fx nodes, one rule an operator.
+
+What depends on constants only is computed now, as long as that makes the file no larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sympy  # type: ignore[import-untyped]  # ships no types
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from nagedge.backends.tflite_lowering import (
+    activations,
+    convolution,
+    elementwise,
+    normalization,
+    pooling,
+    products,
+    reductions,
+    structure,
+)
+from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, fake_of, stored_dtype
+from nagedge.backends.tflite_lowering.finish import finish
+from nagedge.backends.tflite_lowering.model import Subgraph
+from nagedge.errors import UnsupportedOperatorError
+from nagedge.graphs.cleanup import is_getitem, operator_name
+from nagedge.specs import TensorSpec
+
+__all__ = ["RULES", "lower_to_subgraph", "unsupported_operators"]
+
+RULES = {
+    **elementwise.RULES, **activations.RULES, **structure.RULES, **products.RULES, **convolution.RULES,
+    **pooling.RULES, **reductions.RULES, **normalization.RULES,
+}  # fmt: skip
+"""Operator, without overload -> ``rule(builder, node) -> value or values``."""
+
+_ALWAYS_FOLDED_BYTES = 1024
+
+
+def unsupported_operators(module: fx.GraphModule) -> list[str]:
+    """Return the names of operators in ``module`` that have no lowering, each once, in graph order."""
+    missing: dict[str, None] = {}
+    for node in module.graph.nodes:
+        if node.op == "call_function" and not is_getitem(node) and _rule(node) is None and not _is_size(node):
+            missing[operator_name(node)] = None
+    return list(missing)
+
+
+def lower_to_subgraph(
+    module: fx.GraphModule,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[str],
+    constants: Mapping[str, Tensor],
+    *,
+    name: str,
+    batch: int | None = None,
+) -> Subgraph:
+    """Return the subgraph of a traced graph.
+
+    Args:
+        module: its placeholders are ``inputs``, then ``constants``.
+        inputs: name, dtype and shape of each run-time input.
+        outputs: the name each output gets.
+        constants: stored in the file.
+        name: of the subgraph.
+        batch: the batch size to fix; None leaves a symbolic one free.
+
+    Raises:
+        UnsupportedOperatorError: for an operator without a rule; the text names all of them.
+    """
+    missing = unsupported_operators(module)
+    if missing:
+        raise UnsupportedOperatorError(f"no TensorFlow Lite lowering for {', '.join(missing)}.")
+    builder = GraphBuilder(batch=batch)
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    named_inputs = {}
+    for node, spec in zip(placeholders, inputs, strict=False):
+        sizes = builder.sizes(node)
+        index = builder.new_tensor("input", spec.dtype, sizes)
+        builder.tensors[index].name = spec.name
+        builder.symbols.register(index, sizes)
+        named_inputs[spec.name] = index
+        builder.values[node] = builder.cast(builder.plain(index), stored_dtype(getattr(torch, spec.dtype)))
+    for node, (key, tensor) in zip(placeholders[len(inputs) :], constants.items(), strict=True):
+        builder.known[node] = tensor.detach()
+        builder.origins[node] = key
+    results: Sequence[Any] = ()
+    for node in module.graph.nodes:
+        if node.op == "get_attr":  # a constant that a decomposition made
+            builder.known[node] = getattr(module, str(node.target)).detach()
+        elif node.op == "output":
+            results = node.args[0]
+        elif node.op == "call_function" and not _is_size(node):
+            _lower_node(builder, node)
+    named_outputs = {
+        output: _output(builder, result, output, set(named_inputs.values()))
+        for output, result in zip(outputs, results, strict=True)
+    }
+    subgraph = Subgraph(name, builder.tensors, builder.operations, named_inputs, named_outputs)
+    return finish(subgraph)
+
+
+def _lower_node(builder: GraphBuilder, node: fx.Node) -> None:
+    if is_getitem(node):
+        source = node.args[0]
+        if source in builder.values:
+            builder.values[node] = builder.values[source][node.args[1]]  # type: ignore[index]
+            return
+    elif (folded := _fold(builder, node)) is not None:
+        builder.known[node] = folded
+        return
+    rule = _rule(node)
+    assert rule is not None  # checked before
+    builder.values[node] = rule(builder, node)
+
+
+def _fold(builder: GraphBuilder, node: fx.Node) -> Tensor | None:
+    """Return a node's value when it depends on constants only and is no larger than they are."""
+    if not all(argument in builder.known or _is_size(argument) for argument in node.all_input_nodes):
+        return None
+    if not isinstance(node.meta["val"], torch.Tensor):
+        return None
+    if not all(isinstance(size, int) for size in builder.sizes(node)):
+        return None
+
+    def real(argument: fx.Node) -> Any:
+        return builder.known[argument] if argument in builder.known else builder.size(argument)
+
+    budget = sum(_own_bytes(builder.known[a]) for a in node.all_input_nodes if a in builder.known)
+    try:
+        arguments = fx.node.map_arg(node.args, real)
+        keywords = fx.node.map_arg(node.kwargs, real)
+        with torch.no_grad():
+            value = node.target(*arguments, **keywords)  # type: ignore[operator]
+    except (RuntimeError, TypeError, ValueError, sympy.SympifyError):
+        return None
+    return value if _own_bytes(value) <= max(budget, _ALWAYS_FOLDED_BYTES) else None
+
+
+def _own_bytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor's distinct elements: an expanded axis counts once."""
+    count = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        count *= size if stride else 1
+    return count * tensor.element_size()
+
+
+def _rule(node: fx.Node) -> Any:
+    target = node.target
+    if not isinstance(target, OpOverload) or target.namespace != "aten":
+        return None
+    return RULES.get(target.overloadpacket.__name__)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node computes a size or another Python number; those are lowered where they are used."""
+    value = node.meta.get("val")
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
+
+
+def _output(builder: GraphBuilder, result: fx.Node, name: str, inputs: set[int]) -> int:
+    """Return a tensor of its own, named ``name``, in the dtype that torch has."""
+    value = builder.of(result)
+    wanted = np.dtype(str(fake_of(result).dtype).removeprefix("torch."))
+    index = builder.dense(value)
+    tensor = builder.tensors[index]
+    if tensor.dtype != wanted:
+        index = builder.add("CAST", [index], tensor.sizes, wanted)
+    elif index in inputs or tensor.data is not None or tensor.name.startswith("output:"):
+        index = builder.add("RESHAPE", [index, builder.shape(tensor.sizes)], tensor.sizes, tensor.dtype)
+    builder.tensors[index].name = f"output:{name}"
+    return index

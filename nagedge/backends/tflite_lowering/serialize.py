@@ -1,0 +1,271 @@
+"""Write subgraphs as one .tflite: the flatbuffer of schema version 3, with one signature a subgraph.
+
+Source: ``schema.fbs`` of TensorFlow Lite; the object API that ai-edge-litert generates from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nagedge.backends.tflite_lowering.model import ABSENT, Operation, Subgraph, Tensor, size_at
+
+__all__ = ["ORIGINS_METADATA", "serialize"]
+
+ORIGINS_METADATA = "nagedge.origins"
+"""Name of the metadata that says from which tensor of the model each buffer comes, as JSON:
+``{buffer index: [name, shape of the model's tensor, order of its axes in the buffer]}``."""
+
+_DEFAULT_BATCH = 1
+_LAST_BYTE_CODE = 127  # of the field that older runtimes read
+_SMALLEST_HALF = 256  # elements: below that a DEQUANTIZE costs more bytes than it saves
+
+_DTYPES = {
+    "float32": "FLOAT32", "float16": "FLOAT16", "float64": "FLOAT64", "int64": "INT64", "int32": "INT32",
+    "int16": "INT16", "int8": "INT8", "uint8": "UINT8", "bool": "BOOL",
+}  # fmt: skip
+
+# Operators whose options table is named in another way than they are, or shared.
+_OPTIONS = {
+    "ARG_MAX": "ArgMaxOptions", "ARG_MIN": "ArgMinOptions", "AVERAGE_POOL_2D": "Pool2DOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions", "CONCATENATION": "ConcatenationOptions", "CONV_2D": "Conv2DOptions",
+    "CONV_3D": "Conv3DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "MAX_POOL_2D": "Pool2DOptions",
+    "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions", "MEAN": "ReducerOptions",
+    "PADV2": "PadV2Options", "REDUCE_ALL": "ReducerOptions", "REDUCE_ANY": "ReducerOptions",
+    "REDUCE_MAX": "ReducerOptions", "REDUCE_MIN": "ReducerOptions", "REDUCE_PROD": "ReducerOptions",
+    "REVERSE_V2": "ReverseV2Options", "SELECT_V2": "SelectV2Options", "SPLIT_V": "SplitVOptions",
+    "SUM": "ReducerOptions", "TRANSPOSE_CONV": "TransposeConvOptions",
+}  # fmt: skip
+_WITHOUT_OPTIONS = {"CEIL", "ELU", "FLOOR", "LOG", "LOGISTIC", "RELU", "RELU6", "ROUND", "RSQRT", "SIN", "SQRT", "TANH"}
+_ENUMS = {
+    "fusedActivationFunction": "ActivationFunctionType", "padding": "Padding", "outType": "TensorType",
+    "outputType": "TensorType", "inDataType": "TensorType", "outDataType": "TensorType",
+}  # fmt: skip
+
+
+def serialize(subgraphs: Sequence[Subgraph], *, half: bool = False) -> bytes:
+    """Return the .tflite that holds ``subgraphs``, each with a signature of its name.
+
+    Equal constants are stored once in the file. Sizes that depend on the batch are -1 in the shape signatures; the
+    shapes that a runtime starts with are those of a batch of one.
+
+    Args:
+        subgraphs: the first is the one that a runtime without signatures runs.
+        half: store large float32 constants as float16, each followed by DEQUANTIZE.
+    """
+    import flatbuffers  # type: ignore[import-untyped]  # ships no types
+    from ai_edge_litert import schema_py_generated as schema
+
+    writer = _Writer(schema)
+    model = schema.ModelT()
+    model.version = 3
+    model.description = b"nagedge"
+    model.subgraphs = [writer.subgraph(_halved(s) if half else s) for s in subgraphs]
+    model.signatureDefs = [writer.signature(s, i) for i, s in enumerate(subgraphs)]
+    model.metadata = [writer.metadata(ORIGINS_METADATA, json.dumps(writer.origins, separators=(",", ":")).encode())]
+    model.operatorCodes = writer.codes
+    model.buffers = writer.buffers
+    builder = flatbuffers.Builder(1024 + sum(len(b.data) for b in writer.buffers if b.data is not None))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+class _Writer:
+    """Collects what the subgraphs of a file share: operator codes and buffers."""
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+        self.codes: list[Any] = []
+        self.buffers: list[Any] = [schema.BufferT()]  # by convention the first is empty
+        self.origins: dict[int, tuple[str, Sequence[int], Sequence[int]]] = {}
+        self._code_of: dict[tuple[int, int], int] = {}
+        self._buffer_of: dict[bytes, int] = {}
+
+    def buffer(self, data: bytes) -> int:
+        if not data:
+            data = b""
+        if data not in self._buffer_of:
+            made = self.schema.BufferT()
+            made.data = np.frombuffer(data, np.uint8)
+            self._buffer_of[data] = len(self.buffers)
+            self.buffers.append(made)
+        return self._buffer_of[data]
+
+    def subgraph(self, graph: Subgraph) -> Any:
+        made = self.schema.SubGraphT()
+        made.name = graph.name.encode()
+        made.tensors = [self._tensor(t) for t in graph.tensors]
+        made.inputs = list(graph.inputs.values())
+        made.outputs = list(graph.outputs.values())
+        made.operators = [self._operator(o, graph) for o in graph.operations]
+        return made
+
+    def signature(self, graph: Subgraph, index: int) -> Any:
+        def maps(named: dict[str, int]) -> list[Any]:
+            listed = []
+            for name, tensor in named.items():
+                item = self.schema.TensorMapT()
+                item.name, item.tensorIndex = name.encode(), tensor
+                listed.append(item)
+            return listed
+
+        made = self.schema.SignatureDefT()
+        made.signatureKey, made.subgraphIndex = graph.name.encode(), index
+        made.inputs, made.outputs = maps(graph.inputs), maps(graph.outputs)
+        return made
+
+    def metadata(self, name: str, content: bytes) -> Any:
+        made = self.schema.MetadataT()
+        made.name, made.buffer = name.encode(), self.buffer(content)
+        return made
+
+    def _tensor(self, tensor: Tensor) -> Any:
+        made = self.schema.TensorT()
+        made.name = tensor.name.encode()
+        made.type = getattr(self.schema.TensorType, _DTYPES[tensor.dtype.name])
+        made.shape = [size_at(s, _DEFAULT_BATCH) for s in tensor.sizes]
+        made.hasRank = True
+        if any(not isinstance(s, int) for s in tensor.sizes):
+            made.shapeSignature = [s if isinstance(s, int) else -1 for s in tensor.sizes]
+        made.buffer = 0
+        if tensor.data is not None:
+            made.buffer = self.buffer(_bytes(tensor.data))
+            if tensor.origin is not None:
+                origin = tensor.origin
+                self.origins[made.buffer] = (origin.name, origin.shape, origin.order)
+        return made
+
+    def _operator(self, operation: Operation, graph: Subgraph) -> Any:
+        made = self.schema.OperatorT()
+        code = getattr(self.schema.BuiltinOperator, operation.kind)
+        made.opcodeIndex = self._code(code, version(operation, graph))
+        made.inputs, made.outputs = operation.inputs, operation.outputs
+        if operation.kind not in _WITHOUT_OPTIONS:
+            table = _OPTIONS.get(operation.kind) or _camel(operation.kind) + "Options"
+            made.builtinOptionsType = getattr(self.schema.BuiltinOptions, table)
+            made.builtinOptions = getattr(self.schema, table + "T")()
+            for field, value in operation.options.items():
+                enum = _ENUMS.get(field)
+                assert hasattr(made.builtinOptions, field), f"{table} has no field {field}"
+                setattr(made.builtinOptions, field, getattr(getattr(self.schema, enum), value) if enum else value)
+        return made
+
+    def _code(self, code: int, number: int) -> int:
+        if (code, number) not in self._code_of:
+            made = self.schema.OperatorCodeT()
+            made.builtinCode, made.version = code, number
+            made.deprecatedBuiltinCode = min(code, _LAST_BYTE_CODE)
+            self._code_of[code, number] = len(self.codes)
+            self.codes.append(made)
+        return self._code_of[code, number]
+
+
+def _camel(kind: str) -> str:
+    return "".join(part.capitalize() for part in kind.split("_"))
+
+
+def _bytes(data: npt.NDArray[Any]) -> bytes:
+    return data.astype(data.dtype.newbyteorder("<")).tobytes()
+
+
+def _halved(graph: Subgraph) -> Subgraph:
+    """Store large float32 constants as float16 (round to nearest), each followed by DEQUANTIZE."""
+    tensors, made, operations = list(graph.tensors), {}, []
+    added: list[Operation] = []
+    for operation in graph.operations:
+        inputs = list(operation.inputs)
+        for place, index in enumerate(inputs):
+            if index == ABSENT:
+                continue
+            tensor = tensors[index]
+            if tensor.data is None or tensor.dtype != np.float32 or tensor.data.size < _SMALLEST_HALF:
+                continue
+            if index not in made:
+                data = np.clip(tensor.data, np.finfo(np.float16).min, np.finfo(np.float16).max).astype(np.float16)
+                stored = Tensor(f"{tensor.name}_half", data.dtype, tensor.sizes, data, tensor.origin)
+                whole = Tensor(f"{tensor.name}_whole", tensor.dtype, tensor.sizes)
+                tensors += [stored, whole]
+                added.append(Operation("DEQUANTIZE", [len(tensors) - 2], [len(tensors) - 1]))
+                made[index] = len(tensors) - 1
+            inputs[place] = made[index]
+        operations.append(Operation(operation.kind, inputs, operation.outputs, operation.options))
+    used = {i for o in [*added, *operations] for i in (*o.inputs, *o.outputs)} | {*graph.inputs.values(), *graph.outputs.values()}
+    for index in made:  # nothing reads the float32 values any more
+        if index not in used:
+            tensors[index] = Tensor(tensors[index].name, tensors[index].dtype, tensors[index].sizes)
+    return Subgraph(graph.name, tensors, added + operations, graph.inputs, graph.outputs)
+
+
+# --- versions -------------------------------------------------------------------------------------------------------
+
+_FLAT = 4  # axes that the first version of an operator handles
+
+
+def _rank_of(operation: Operation, graph: Subgraph) -> int:
+    return max((len(graph.tensors[i].sizes) for i in operation.inputs if i != ABSENT), default=0)
+
+
+def _fully_connected(operation: Operation, graph: Subgraph) -> int:
+    if len(operation.inputs) == 2 or operation.inputs[2] == ABSENT:
+        return 6
+    return 5 if operation.options.get("keepNumDims") else 1
+
+
+def _convolution(operation: Operation, graph: Subgraph) -> int:
+    x, weight = (graph.tensors[i].sizes[-1] for i in operation.inputs[:2])
+    return 1 if x == weight else 6  # grouped
+
+
+def _depthwise(operation: Operation, graph: Subgraph) -> int:
+    dilated = max(operation.options["dilationHFactor"], operation.options["dilationWFactor"]) > 1
+    return 2 if dilated else 1
+
+
+def _transpose_conv(operation: Operation, graph: Subgraph) -> int:
+    if operation.options.get("fusedActivationFunction", "NONE") != "NONE":
+        return 4
+    return 3 if len(operation.inputs) == 4 else 1
+
+
+def _first_dtype(operation: Operation, graph: Subgraph) -> np.dtype[Any]:
+    return graph.tensors[operation.inputs[0]].dtype
+
+
+def _when(condition: Callable[[Operation, Subgraph], bool], number: int) -> Callable[[Operation, Subgraph], int]:
+    return lambda operation, graph: number if condition(operation, graph) else 1
+
+
+_is_bool = _when(lambda o, g: _first_dtype(o, g) == np.bool_, 3)
+_many_axes = _when(lambda o, g: _rank_of(o, g) > _FLAT, 3)
+
+# From TensorFlow Lite's tools/versioning/op_version.cc, for the dtypes that the lowering uses.
+_VERSIONS: dict[str, Callable[[Operation, Subgraph], int]] = {
+    "FULLY_CONNECTED": _fully_connected,
+    "CONV_2D": _convolution,
+    "DEPTHWISE_CONV_2D": _depthwise,
+    "TRANSPOSE_CONV": _transpose_conv,
+    "GATHER": lambda o, g: 5 if o.options.get("batchDims") else _is_bool(o, g),
+    "TRANSPOSE": lambda o, g: 4 if _rank_of(o, g) > _FLAT else _is_bool(o, g),
+    "SLICE": _when(lambda o, g: _rank_of(o, g) > _FLAT, 5),
+    "STRIDED_SLICE": lambda o, g: 4 if _rank_of(o, g) > _FLAT else _is_bool(o, g),
+    "REVERSE_V2": _when(lambda o, g: _first_dtype(o, g) == np.bool_, 2),
+    "MAXIMUM": _many_axes,
+    "MINIMUM": _many_axes,
+    "SUB": _many_axes,
+    "ABS": _when(lambda o, g: _first_dtype(o, g) == np.int32, 5),
+    "SIGN": _when(lambda o, g: _first_dtype(o, g) == np.int32, 2),
+    "FLOOR_DIV": _when(lambda o, g: _first_dtype(o, g) == np.float32, 2),
+    "DEQUANTIZE": lambda o, g: 3,
+    "BROADCAST_TO": lambda o, g: 2,
+    "EQUAL": lambda o, g: 1,
+}
+
+
+def version(operation: Operation, graph: Subgraph) -> int:
+    """Return the lowest version of the operator that has what ``operation`` uses."""
+    rule = _VERSIONS.get(operation.kind)
+    return rule(operation, graph) if rule else 1

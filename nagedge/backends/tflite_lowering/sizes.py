@@ -1,0 +1,115 @@
+"""Sizes that depend on the batch, computed at run time from the shape of an input.
+
+SHAPE, STRIDED_SLICE and CONCATENATION of such vectors are evaluated when tensors are allocated, so shapes made of them
+stay known to delegates. Other arithmetic is not: operators whose shape it decides are resized at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sympy  # type: ignore[import-untyped]  # ships no types
+from torch.utils._sympy.functions import FloatTrueDiv, FloorDiv, IntTrueDiv, Mod, PythonMod, ToFloat
+
+from nagedge.backends.tflite_lowering.model import Size
+from nagedge.errors import UnsupportedOperatorError
+
+if TYPE_CHECKING:
+    from nagedge.backends.tflite_lowering.builder import GraphBuilder
+
+__all__ = ["Symbols", "shape_vector", "vector_of"]
+
+_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
+
+
+class Symbols:
+    """Where the symbolic sizes of a graph can be read, and what was computed of them."""
+
+    def __init__(self) -> None:
+        self.sources: dict[sympy.Symbol, tuple[int, int]] = {}
+        self.computed: dict[tuple[sympy.Expr, bool], int] = {}
+
+    def register(self, tensor: int, sizes: Sequence[Size]) -> None:
+        """Remember the symbolic sizes of a graph input."""
+        for axis, size in enumerate(sizes):
+            if isinstance(size, sympy.Symbol):
+                self.sources.setdefault(size, (tensor, axis))
+
+
+def shape_vector(builder: GraphBuilder, sizes: Sequence[Size]) -> int:
+    """Return the index of an int32 vector that holds ``sizes``."""
+    if all(isinstance(s, int) for s in sizes):
+        return builder.ints([int(s) for s in sizes])
+    parts: list[int] = []
+    run: list[int] = []
+    for s in sizes:
+        if isinstance(s, int):
+            run.append(s)
+            continue
+        if run:
+            parts.append(builder.ints(run))
+            run = []
+        parts.append(vector_of(builder, s))
+    if run:
+        parts.append(builder.ints(run))
+    return parts[0] if len(parts) == 1 else builder.add("CONCATENATION", parts, [len(sizes)], _INT, axis=0)
+
+
+def vector_of(builder: GraphBuilder, expression: sympy.Expr, *, is_float: bool = False) -> int:
+    """Return the index of a one-element vector (int32 or float32) that computes ``expression``.
+
+    Raises:
+        UnsupportedOperatorError: for arithmetic that has no lowering.
+    """
+    computed = builder.symbols.computed
+    key = (expression, is_float)
+    if key not in computed:
+        computed[key] = _compute(builder, expression, is_float)
+    return computed[key]
+
+
+def _compute(builder: GraphBuilder, expression: sympy.Expr, is_float: bool) -> int:
+    def fold(kind: str, parts: Sequence[Any], as_float: bool) -> int:
+        result = vector_of(builder, parts[0], is_float=as_float)
+        for part in parts[1:]:
+            operands = [result, vector_of(builder, part, is_float=as_float)]
+            result = builder.add(kind, operands, [1], _FLOAT if as_float else _INT)
+        return result
+
+    if isinstance(expression, (IntTrueDiv, FloatTrueDiv)):
+        return fold("DIV", expression.args, True)
+    if isinstance(expression, ToFloat):
+        return vector_of(builder, expression.args[0], is_float=True)
+    if expression.is_number:
+        return builder.constant(np.asarray([float(expression) if is_float else int(expression)]),
+                                _FLOAT if is_float else _INT)  # fmt: skip
+    if is_float and expression.is_integer:
+        return builder.add("CAST", [vector_of(builder, expression)], [1], _FLOAT)
+    if isinstance(expression, sympy.Symbol):
+        return _read(builder, expression)
+    if isinstance(expression, sympy.Add):
+        return fold("ADD", expression.args, is_float)
+    if isinstance(expression, sympy.Mul):
+        return fold("MUL", expression.args, is_float)
+    if isinstance(expression, FloorDiv):
+        return fold("FLOOR_DIV", expression.args, False)
+    if isinstance(expression, (Mod, PythonMod)):
+        return fold("FLOOR_MOD", expression.args, False)
+    if isinstance(expression, sympy.Pow) and expression.exp == -1 and is_float:
+        one = builder.constant(np.ones(1, np.float32))
+        return builder.add("DIV", [one, vector_of(builder, expression.base, is_float=True)], [1], _FLOAT)
+    if isinstance(expression, sympy.Pow) and expression.exp.is_Integer and int(expression.exp) > 1:
+        return fold("MUL", [expression.base] * int(expression.exp), is_float)
+    raise UnsupportedOperatorError(
+        f"the model computes the size {expression} from its batch size, which has no lowering: fix the batch with "
+        "--batch N (batch=N in Python)."
+    )
+
+
+def _read(builder: GraphBuilder, symbol: sympy.Symbol) -> int:
+    tensor, axis = builder.symbols.sources[symbol]
+    shape = builder.add("SHAPE", [tensor], [len(builder.tensors[tensor].sizes)], _INT, outType="INT32")
+    ends = [builder.ints([axis]), builder.ints([axis + 1]), builder.ints([1])]
+    return builder.add("STRIDED_SLICE", [shape, *ends], [1], _INT)
