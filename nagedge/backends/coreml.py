@@ -1,0 +1,113 @@
+"""The coreml backend: ``infer.mlpackage`` and ``train_step.mlpackage``, ML Programs for Apple's systems."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from nagedge.backends.mil_lowering import Compression, Options, lower_to_mil, package, unsupported_operators
+from nagedge.backends.mil_lowering.names import feature_name
+from nagedge.errors import ConfigurationError, UnsupportedOperatorError
+from nagedge.graphs.decompositions.convolution_matmul import convolution_backward
+from nagedge.graphs.inference import InferenceGraph
+from nagedge.graphs.train_step import StepGraph
+from nagedge.specs import TensorSpec
+from nagedge.targets import Target
+
+__all__ = ["DECOMPOSITIONS", "NAMES_KEY", "lower"]
+
+DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.convolution_backward.default: convolution_backward,
+}
+"""This backend's own decompositions: gradients of convolutions without transposed or dilated ones."""
+
+NAMES_KEY = "nagedge.names"
+"""Key of the model's metadata that holds, as JSON, the name in the bundle of every feature and constant."""
+
+_SYSTEM = re.compile(r"iOS(\d+)")
+_OPSETS = range(16, 19)
+
+
+def lower(
+    inference: InferenceGraph,
+    step: StepGraph | None,
+    target: Target,
+    *,
+    module_of: Callable[[str], str | None] = lambda operator: None,
+    calibration: Sequence[Mapping[str, npt.NDArray[Any]]] = (),
+) -> dict[str, tuple[str, dict[str, bytes]]]:
+    """Return the target's artifacts: role -> (folder name, inner path -> content).
+
+    Args:
+        inference: the inference graph.
+        step: the training step, or None when the target has none.
+        target: names the precision, the oldest system and, if it fixes it, the batch.
+        module_of: the path of the model's module that uses an operator, for the error text.
+        calibration: not used: the weights alone are quantised.
+
+    Raises:
+        ConfigurationError: the target names a system without a known operator set.
+        UnsupportedOperatorError: for an operator without a lowering; the text names it, its module and the target.
+    """
+    opset = _opset(target)
+    compression = Compression(target.precision) if target.precision in {"int8", "palette4"} else None
+    half = target.precision != "fp32"
+    del calibration
+    artifacts = {
+        "infer": (
+            "infer.mlpackage",
+            _package(
+                inference.module, inference.inputs, inference.outputs, inference.state, target, module_of,
+                Options(opset, half, compression, target.batch),
+            ),
+        )
+    }  # fmt: skip
+    if step is not None:
+        artifacts["train_step"] = (
+            "train_step.mlpackage",
+            _package(
+                step.module, step.inputs, step.outputs, step.constants, target, module_of,
+                Options(opset, batch=target.batch),
+            ),
+        )  # fmt: skip
+    return artifacts
+
+
+def _opset(target: Target) -> int:
+    found = _SYSTEM.fullmatch(target.minimum_os)
+    if found is None or int(found[1]) not in _OPSETS:
+        known = ", ".join(f"'iOS{n}'" for n in _OPSETS)
+        raise ConfigurationError(
+            f"target {target.name!r}: minimum_os is {target.minimum_os!r}, expected one of {known} (newer systems load "
+            "these files too)."
+        )
+    return int(found[1])
+
+
+def _package(
+    module: fx.GraphModule,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[str],
+    constants: Mapping[str, Tensor],
+    target: Target,
+    module_of: Callable[[str], str | None],
+    options: Options,
+) -> dict[str, bytes]:
+    missing = unsupported_operators(module)
+    if missing:
+        path = module_of(missing[0])
+        where = f" (module {path!r})" if path else ""
+        raise UnsupportedOperatorError(
+            f"backend 'coreml' cannot lower {missing[0]!r}{where} for target {target.name!r}"
+            + (f", nor {', '.join(missing[1:])}" if len(missing) > 1 else "")
+            + ". Replace it by operators of torch.nn in common use, or choose an onnxruntime target."
+        )
+    names = {feature_name(name): name for name in (*(spec.name for spec in inputs), *outputs, *constants)}
+    lowered = lower_to_mil(module, inputs, outputs, constants, options)
+    return package(lowered, opset=options.opset, metadata={NAMES_KEY: json.dumps(names, sort_keys=True)})

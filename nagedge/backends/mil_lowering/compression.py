@@ -1,0 +1,109 @@
+"""Compressed weights: int8 with one scale an output channel, or 4-bit indices into a table of 16 values.
+
+Core ML stores them as ``constexpr_*`` operators (iOS 16) and decompresses them when it loads the model or when it
+computes. Only weights are compressed: tensors of two axes or more, large enough to be worth it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["SMALLEST", "Compression", "palette", "quantized"]
+
+SMALLEST = 512
+"""Tensors with fewer values stay as they are: a table or scales would outweigh what is saved."""
+
+_ROUNDS = 60
+_VALUES = 16
+
+
+@dataclass(frozen=True)
+class Compression:
+    """How the weights of a program are stored.
+
+    Attributes:
+        kind: ``"int8"`` or ``"palette4"``.
+    """
+
+    kind: str
+
+    def applies_to(self, array: npt.NDArray[Any]) -> bool:
+        """Whether a weight is compressed: floating, at least a matrix, and large enough."""
+        return (
+            array.dtype.kind == "f"
+            and array.ndim >= 2
+            and array.size >= SMALLEST
+            and bool(np.isfinite(array).all())
+        )
+
+    def constant(self, mb: Any, name: str, array: npt.NDArray[Any], axis: int) -> Any:
+        """Return the compressed constant of a weight; ``axis`` is that of its output channels."""
+        if self.kind == "int8":
+            data, scale = quantized(array.astype(np.float32), axis)
+            return mb.constexpr_affine_dequantize(
+                quantized_data=data,
+                zero_point=np.int8(0),
+                scale=scale.astype(array.dtype),
+                axis=np.int32(axis),
+                name=name,
+            )
+        table, indices = palette(array.astype(np.float32))
+        packed = indices[0::2] | np.append(indices[1::2], np.zeros(indices.size % 2, np.uint8)) << 4
+        return mb.constexpr_lut_to_dense(
+            indices=packed.astype(np.uint8),
+            lut=table.astype(array.dtype),
+            shape=np.asarray(array.shape, np.uint32),
+            name=name,
+        )
+
+
+def quantized(
+    array: npt.NDArray[np.float32], axis: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Return int8 values and one scale an entry of ``axis``: ``array`` is about ``scale * values``.
+
+    Symmetric: the largest magnitude of a channel becomes 127, and zero stays zero.
+    """
+    others = tuple(i for i in range(array.ndim) if i != axis)
+    largest = np.abs(array).max(axis=others)
+    scale = np.where(largest > 0, largest / 127.0, 1.0).astype(np.float32)
+    shape = [-1 if i == axis else 1 for i in range(array.ndim)]
+    values = np.clip(np.rint(array / scale.reshape(shape)), -127, 127).astype(np.int8)
+    return values, scale
+
+
+def palette(array: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Return 16 values and, flat, the index of the nearest one for every entry.
+
+    The values minimise the squared error as far as Lloyd's algorithm finds (k-means in one dimension, which sorted
+    values make exact in its two steps: Lloyd, "Least squares quantization in PCM", 1982), from evenly filled classes.
+    """
+    ordered = np.sort(array, axis=None).astype(np.float64)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    edges = np.linspace(0, ordered.size, _VALUES + 1).astype(np.int64)
+    values = _means(sums, edges, ordered[np.linspace(0, ordered.size - 1, _VALUES).astype(np.int64)])
+    for _ in range(_ROUNDS):
+        inner = np.searchsorted(ordered, (values[1:] + values[:-1]) / 2)
+        moved = np.concatenate([[0], inner, [ordered.size]])
+        if np.array_equal(moved, edges):
+            break
+        edges = moved
+        values = _means(sums, edges, values)
+    table = np.sort(values).astype(np.float32)
+    indices = np.searchsorted((table[1:].astype(np.float64) + table[:-1]) / 2, array.reshape(-1)).astype(
+        np.uint8
+    )
+    return table, indices
+
+
+def _means(
+    sums: npt.NDArray[np.float64], edges: npt.NDArray[np.int64], empty: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the mean of each class of sorted values; an empty class keeps its value."""
+    counts = np.diff(edges)
+    means = np.diff(sums[edges]) / np.maximum(counts, 1)
+    return np.where(counts > 0, means, empty)

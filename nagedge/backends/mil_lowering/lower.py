@@ -1,0 +1,259 @@
+"""Lower a traced graph to an ML Program: one pass over the fx nodes, one rule an operator.
+
+coremltools' own front end takes TorchScript or ``torch.export`` programs: it would retrace the graph, and it follows
+torch's releases late. Its builder and its serializer are what is needed of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy  # type: ignore[import-untyped]  # ships no types
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+
+from nagedge.backends.mil_lowering import activations, compute, convolution, elementwise, pooling, structure
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, fake_of
+from nagedge.backends.mil_lowering.compression import Compression
+from nagedge.backends.mil_lowering.high_rank import within_rank
+from nagedge.backends.mil_lowering.names import feature_name
+from nagedge.backends.mil_lowering.operands import short_name
+from nagedge.backends.mil_lowering.sdk import import_coremltools
+from nagedge.errors import UnsupportedOperatorError
+from nagedge.graphs.cleanup import is_getitem, operator_name
+from nagedge.specs import TensorSpec
+
+__all__ = ["RULES", "Lowered", "Options", "lower_to_mil", "unsupported_operators"]
+
+Rule = Callable[[ProgramBuilder, fx.Node], Any]
+RULES: dict[str, Rule] = {
+    **elementwise.RULES, **activations.RULES, **structure.RULES, **compute.RULES, **pooling.RULES, **convolution.RULES,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a program is written.
+
+    Attributes:
+        opset: number of the iOS version whose operators it uses, 16 or newer.
+        half: compute in float16; inputs and outputs stay float32.
+        compression: of the weights.
+        batch: the only batch size; None leaves it free.
+    """
+
+    opset: int
+    half: bool = False
+    compression: Compression | None = None
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """An ML Program (coremltools') and what Core ML must be told of its inputs and outputs.
+
+    Attributes:
+        program: with one function, ``main``.
+        inputs: feature name -> shape; None is the free batch.
+        outputs: feature names, in order.
+    """
+
+    program: Any
+    inputs: Mapping[str, tuple[int | None, ...]]
+    outputs: tuple[str, ...]
+
+
+def unsupported_operators(module: fx.GraphModule) -> list[str]:
+    """Return the names of operators in ``module`` that have no lowering, each once, in graph order."""
+    missing: dict[str, None] = {}
+    for node in module.graph.nodes:
+        if node.op == "call_function" and not is_getitem(node) and _rule(node) is None and not _is_size(node):
+            missing[operator_name(node)] = None
+    return list(missing)
+
+
+def lower_to_mil(
+    module: fx.GraphModule,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[str],
+    constants: Mapping[str, Tensor],
+    options: Options,
+) -> Lowered:
+    """Return the ML Program of a traced graph.
+
+    Core ML has no tensors without axes at its border, no bool, no int64 and no float64: an input or output without axes
+    has the shape [1], flags and whole numbers are int32, floats float32.
+
+    Args:
+        module: its placeholders are ``inputs``, then ``constants``.
+        inputs: name, dtype and shape of each run-time input.
+        outputs: the name each output gets.
+        constants: stored in the program under their names.
+        options: precision, operator set, batch.
+
+    Raises:
+        UnsupportedOperatorError: for an operator without a rule, or one that MIL refuses.
+    """
+    missing = unsupported_operators(module)
+    if missing:
+        raise UnsupportedOperatorError(f"no Core ML lowering for {', '.join(missing)}.")
+    module = within_rank(module)
+    coremltools = import_coremltools()
+    from coremltools.converters.mil.mil import Function, Program
+
+    builder = ProgramBuilder(
+        half=options.half, opset=options.opset, batch=options.batch, compression=options.compression
+    )
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    border = _border(builder, placeholders, inputs)
+    program = Program()
+    with Function(dict(border), opset_version=getattr(coremltools.target, f"iOS{options.opset}")) as function:
+        for node, spec in zip(placeholders, inputs, strict=False):
+            var = function.inputs[feature_name(spec.name)]
+            builder.register_symbols(var, node.meta["val"])
+            builder.values[node] = _inside(builder, var, node, spec)
+        for node, (name, tensor) in zip(placeholders[len(inputs) :], constants.items(), strict=True):
+            if node.users:
+                builder.values[node] = builder.weight(name, tensor, axis=_output_axis(node))
+        results = _lower_nodes(builder, module)
+        function.set_outputs(_outputs(builder, function, results, outputs))
+    program.add_function("main", function)
+    shapes = {
+        name: tuple(size if isinstance(size, int) else None for size in placeholder.sym_shape)
+        for name, placeholder in border.items()
+    }
+    return Lowered(program, shapes, tuple(feature_name(name) for name in outputs))
+
+
+def _border(
+    builder: ProgramBuilder, placeholders: Sequence[fx.Node], inputs: Sequence[TensorSpec]
+) -> dict[str, Any]:
+    """Return the program's inputs; all free batches are one symbol."""
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.mil import get_new_symbol, types
+
+    symbol = None
+    border = {}
+    for node, spec in zip(placeholders, inputs, strict=False):
+        shape: list[Any] = []
+        for size in builder.sizes(node.meta["val"].shape):
+            if isinstance(size, sympy.Expr):
+                symbol = symbol or get_new_symbol()
+                shape.append(symbol)
+            else:
+                shape.append(size)
+        dtype = types.fp32 if spec.dtype.startswith("float") else types.int32
+        name = feature_name(spec.name)
+        border[name] = Builder.placeholder(shape=shape or [1], dtype=dtype, name=name)
+    return border
+
+
+def _inside(builder: ProgramBuilder, var: Var, node: fx.Node, spec: TensorSpec) -> Var:
+    """Return an input as the graph has it: without the axis a scalar got, and in the program's own types."""
+    if not node.users:
+        return var
+    if not spec.shape:
+        var = builder.add("squeeze", x=var, axes=[0])
+    return builder.cast(var, getattr(torch, spec.dtype))
+
+
+def _output_axis(node: fx.Node) -> int | None:
+    """Return the axis of a weight's output channels, or None when it is not (only) a weight."""
+    axes = set()
+    for user, through in _uses(node):
+        name = short_name(user)
+        if name == "convolution" and user.args[1] is through:
+            axes.add(1 if user.args[6] else 0)
+        elif name in {"mm", "bmm", "matmul", "addmm", "baddbmm"}:
+            rank = fake_of(node).dim()
+            axes.add(rank - 2 if through is not node else rank - 1)
+        elif name == "embedding" and user.args[0] is through:
+            axes.add(0)
+        else:
+            return None
+    return axes.pop() if len(axes) == 1 else None
+
+
+def _uses(node: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+    """Return the operators that use a constant, each with what it is given: the constant, or it transposed."""
+    found = []
+    for user in node.users:
+        if short_name(user) in {"permute", "transpose", "t"}:
+            found += [(further, user) for further in user.users]
+        else:
+            found.append((user, node))
+    return found
+
+
+def _lower_nodes(builder: ProgramBuilder, module: fx.GraphModule) -> list[Any]:
+    results: list[Any] = []
+    for node in module.graph.nodes:
+        if node.op == "get_attr":  # a constant that a decomposition made
+            builder.values[node] = builder.tensor_constant(getattr(module, str(node.target)))
+        elif node.op == "output":
+            results = list(node.args[0])
+        elif node.op == "call_function" and not _is_size(node):
+            if is_getitem(node):
+                builder.values[node] = builder.values[node.args[0]][node.args[1]]
+            elif not _is_empty(builder, node):
+                builder.values[node] = _lowered(builder, node)
+    return results
+
+
+def _lowered(builder: ProgramBuilder, node: fx.Node) -> Any:
+    rule = _rule(node)
+    assert rule is not None  # checked by lower_to_mil
+    try:
+        value = rule(builder, node)
+    except (UnsupportedOperatorError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UnsupportedOperatorError(f"{operator_name(node)!r} has no lowering here: {text}.") from error
+    first = value[0] if isinstance(value, tuple) else value
+    wanted = builder.sizes(fake_of(node).shape)
+    for own, size in zip(first.shape, wanted, strict=True):
+        if isinstance(own, int) and isinstance(size, int) and own != size:
+            raise AssertionError(f"{node.format_node()}: lowered to shape {first.shape}, expected {wanted}")
+    return value
+
+
+def _is_empty(builder: ProgramBuilder, node: fx.Node) -> bool:
+    """Whether a node's result holds nothing; MIL has no such tensors, and concatenations leave them out."""
+    return 0 in builder.shape_of(node)
+
+
+def _outputs(
+    builder: ProgramBuilder, function: Any, results: Sequence[Any], outputs: Sequence[str]
+) -> list[Var]:
+    """Return the program's outputs under their names, copied where a tensor has a name already."""
+    given = {id(var) for var in function.inputs.values()}
+    taken: set[int] = set()
+    named = []
+    for result, name in zip(results, outputs, strict=True):
+        var = builder.tensor(result)
+        if not var.rank:
+            var = builder.add("expand_dims", x=var, axes=[0])
+        var = builder.cast_to(var, "int32" if builder.stored_type(var) in {"bool", "int32"} else "fp32")
+        if id(var) in given or id(var) in taken or compute.is_constant(var):
+            var = builder.add("identity", x=var)
+        taken.add(id(var))
+        var.name = feature_name(name)
+        named.append(var)
+    return named
+
+
+def _rule(node: fx.Node) -> Rule | None:
+    target = node.target
+    if not isinstance(target, OpOverload) or target.namespace != "aten":
+        return None
+    return RULES.get(target.overloadpacket.__name__)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Whether a node computes a size or another Python number; those are lowered where they are used."""
+    value = node.meta.get("val")
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))

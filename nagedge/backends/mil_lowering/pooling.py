@@ -1,0 +1,138 @@
+"""Pooling: the largest and the mean of windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, argument_of, fake_of
+from nagedge.backends.mil_lowering.structure import pad_constant, slice_axis
+from nagedge.errors import UnsupportedOperatorError
+
+__all__ = ["RULES"]
+
+Rule = Callable[[ProgramBuilder, fx.Node], Any]
+Spread = tuple[list[int], list[int], list[int], list[int]]
+
+
+def _pool_geometry(node: fx.Node, *, has_dilation: bool) -> tuple[Spread, bool]:
+    """Return kernel, stride, padding, dilation of a pool, and whether it has torch's ceil_mode."""
+    axes = len(node.args[1])  # type: ignore[arg-type]
+
+    def spread(values: Any) -> list[int]:
+        listed = [int(v) for v in values]
+        return listed * axes if len(listed) == 1 else listed
+
+    kernel = spread(node.args[1])
+    stride = spread(argument_of(node, 2, "stride", []) or kernel)
+    padding = spread(argument_of(node, 3, "padding", [0]))
+    dilation = spread(argument_of(node, 4, "dilation", [1])) if has_dilation else [1] * axes
+    ceil = bool(argument_of(node, 5 if has_dilation else 4, "ceil_mode", False))
+    return (kernel, stride, padding, dilation), ceil
+
+
+def _stops(builder: ProgramBuilder, node: fx.Node, geometry: Spread) -> list[int]:
+    """Return the padding behind each axis that makes every window whole, as torch's ceil_mode counts them."""
+    kernel, stride, padding, dilation = geometry
+    axes = len(kernel)
+    source, result = builder.shape_of(node.args[0])[-axes:], builder.sizes(fake_of(node).shape)[-axes:]
+    needed = [(result[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in range(axes)]
+    return [max(needed[i] - source[i] - padding[i], 0) for i in range(axes)]
+
+
+def _planes(builder: ProgramBuilder, node: fx.Node, axes: int) -> tuple[Var, Callable[[Var], Var]]:
+    """Return a pool's input as ``[batch, channels, *spatial]``, and what undoes that on a result."""
+    x = builder.tensor(node.args[0])
+    if x.rank > axes + 1:
+        return x, lambda result: result
+    return builder.add("expand_dims", x=x, axes=[0]), lambda result: builder.add(
+        "squeeze", x=result, axes=[0]
+    )
+
+
+def _max_pool(builder: ProgramBuilder, node: fx.Node) -> tuple[Var, Var]:
+    if any(user.args[1] == 1 for user in node.users):
+        raise UnsupportedOperatorError(
+            "the indices of a max pooling have no lowering: use the pooled values only, without torch.nn.MaxUnpool."
+        )
+    geometry, _ = _pool_geometry(node, has_dilation=True)
+    kernel, stride, padding, dilation = geometry
+    axes = len(kernel)
+    x, restore = _planes(builder, node, axes)
+    stops = _stops(builder, node, geometry)
+    if any(d > 1 for d in dilation):
+        return restore(_dilated_max_pool(builder, node, x, geometry, stops)), None
+    # MIL's padding of a maximum is minus infinity; a window behind it, as of ceil_mode, is padding like any other.
+    pads = [p for pair in zip(padding, stops, strict=True) for p in pair]
+    pooled = builder.add(
+        "max_pool", x=x, kernel_sizes=kernel, strides=stride, pad_type="custom", pad=pads, ceil_mode=False
+    )
+    return restore(pooled), None
+
+
+def _dilated_max_pool(
+    builder: ProgramBuilder, node: fx.Node, x: Var, geometry: Spread, stops: Sequence[int]
+) -> Var:
+    """The largest of the taps, each a slice: MIL's pooling has no dilation."""
+    kernel, stride, padding, dilation = geometry
+    axes = len(kernel)
+    size = builder.sizes(fake_of(node).shape)[-axes:]
+    lead = [0] * (x.rank - axes)
+    padded = pad_constant(builder, x, [*lead, *padding], [*lead, *stops], -math.inf)
+    largest = None
+    for tap in np.ndindex(*kernel):
+        part = padded
+        for i in range(axes):
+            start = tap[i] * dilation[i]
+            part = slice_axis(
+                builder, part, x.rank - axes + i, start, start + (size[i] - 1) * stride[i] + 1, stride[i]
+            )
+        largest = part if largest is None else builder.add("maximum", x=largest, y=part)
+    return largest
+
+
+def _avg_pool(builder: ProgramBuilder, node: fx.Node) -> Var:
+    geometry, _ = _pool_geometry(node, has_dilation=False)
+    kernel, stride, padding, _ = geometry
+    axes = len(kernel)
+    include_pad = bool(argument_of(node, 5, "count_include_pad", True))
+    divisor = argument_of(node, 6, "divisor_override", None)
+    x, restore = _planes(builder, node, axes)
+    stops = _stops(builder, node, geometry)
+    pads = [p for pair in zip(padding, stops, strict=True) for p in pair]
+    over = any(
+        stop > p for stop, p in zip(stops, padding, strict=True)
+    )  # windows that ceil_mode hangs over the end
+    if divisor is None and (not any(pads) or not include_pad or not over):
+        pooled = builder.add(
+            "avg_pool", x=x, kernel_sizes=kernel, strides=stride, pad_type="custom", pad=pads, ceil_mode=False,
+            exclude_padding_from_average=not include_pad,
+        )  # fmt: skip
+        return restore(pooled)
+    lead = [0] * (x.rank - axes)
+    padded = pad_constant(builder, x, [*lead, *padding], [*lead, *stops], 0.0)
+    mean = builder.add(
+        "avg_pool", x=padded, kernel_sizes=kernel, strides=stride, pad_type="valid", pad=[0] * (2 * axes),
+        ceil_mode=False, exclude_padding_from_average=False,
+    )  # fmt: skip
+    area = math.prod(kernel)
+    if divisor is not None:
+        return restore(builder.add("mul", x=mean, y=builder.scalar(area / float(divisor), torch.float32)))
+    # torch counts the declared padding but not what ceil_mode adds behind it: one factor an axis
+    source = builder.shape_of(node.args[0])[-axes:]
+    result = builder.sizes(fake_of(node).shape)[-axes:]
+    for i in range(axes):
+        starts = np.arange(result[i]) * stride[i] - padding[i]
+        cells = np.minimum(starts + kernel[i], source[i] + padding[i]) - starts
+        shape = [-1 if j == i else 1 for j in range(axes)]
+        factors = torch.from_numpy((kernel[i] / cells).reshape(shape).astype(np.float32))
+        mean = builder.add("mul", x=mean, y=builder.tensor_constant(factors))
+    return restore(mean)
+
+
+RULES: dict[str, Rule] = {"max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool}
