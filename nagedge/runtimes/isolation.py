@@ -28,7 +28,9 @@ Progress = Callable[[str, int, int], None]
 
 _MARKER = "complete.json"
 _STEPS = 3
-_MARKS = ("error:", "cause:", "\N{MULTIPLICATION SIGN}", "\u2570\u2500\u25b6")  # of uv, newer and older
+# of uv: newer versions, older versions
+_ERROR_MARKS = ("error:", "\N{MULTIPLICATION SIGN}")
+_CAUSE_MARKS = ("cause:", "\u2570\u2500\u25b6")
 
 
 @dataclass(frozen=True)
@@ -169,13 +171,12 @@ def _build(environment: Environment, folder: Path, report: Progress) -> None:
     uv = _find_uv(environment)
     what = f"making the runtime {environment.version}"
     report(f"{what}: Python", 0, _STEPS)
-    for left in folder.parent.glob(
-        f".{folder.name}.*"
-    ):  # of a build that was killed; nobody else holds the lock
+    # What a killed build left; whoever builds holds the lock.
+    for left in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
-        # Relocatable: the environment is renamed when it is complete.
+        # Relocatable: it is renamed when complete. Copies: a damaged file must not damage uv's cache, which repairs it.
         python = _find_python(uv, environment, temporary)
         _uv(
             uv,
@@ -187,7 +188,16 @@ def _build(environment: Environment, folder: Path, report: Progress) -> None:
         _uv(
             uv,
             environment,
-            ["pip", "install", "--no-deps", "--python", str(interpreter), *environment.requirements],
+            [
+                "pip",
+                "install",
+                "--no-deps",
+                "--link-mode",
+                "copy",
+                "--python",
+                str(interpreter),
+                *environment.requirements,
+            ],
         )
         report(f"{what}: trying it out", 2, _STEPS)
         problem = _import_problem(environment, interpreter)
@@ -235,12 +245,18 @@ def _uv(uv: str, environment: Environment, arguments: list[str]) -> None:
 
 
 def _reason(stderr: str) -> str:
-    """Return uv's error and its innermost cause, as one line."""
-    lines = [line.strip() for line in stderr.splitlines()]
-    texts = [line.removeprefix(mark).strip() for line in lines for mark in _MARKS if line.startswith(mark)]
-    if not texts:
-        return next((line for line in reversed(lines) if line), "uv gave no reason")
-    return texts[0] if len(texts) == 1 else f"{texts[0].rstrip('.')} ({texts[-1].rstrip('.')})"
+    """Return uv's error and its innermost cause, as one line; warnings come before it and have causes too."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    starts = [i for i, line in enumerate(lines) if line.startswith(_ERROR_MARKS)]
+    if not starts:
+        return lines[-1] if lines else "uv gave no reason"
+    error = _without_mark(lines[starts[-1]])
+    causes = [_without_mark(line) for line in lines[starts[-1] :] if line.startswith(_CAUSE_MARKS)]
+    return f"{error} ({causes[-1]})" if causes else error
+
+
+def _without_mark(line: str) -> str:
+    return line.partition(" ")[2].strip().rstrip(".:")
 
 
 def _unavailable(environment: Environment, reason: str) -> RuntimeUnavailableError:
