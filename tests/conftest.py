@@ -19,5 +19,5 @@ settings.load_profile("repeatable")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--coverage-table", metavar="FILE", help="write the page of tests/integration/test_timm_sweep.py"
+        "--coverage-table", metavar="FILE", help="write the page of tests/integration/test_coverage.py"
     )
