@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
 from nagedge.errors import ConfigurationError, nearest_name
+from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
 from nagedge.runtimes.state import TrainingState
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Progress = Callable[[str, int, int], None]
 
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "nagedge.runtimes.onnxruntime",
@@ -150,13 +152,20 @@ def runtimes_of(backend: str) -> tuple[str, ...]:
     return (backend,)
 
 
-def available_runtime(runtime: str) -> str:
-    """Return name and version of a runtime that this machine has, made ready on first use.
+def available_runtime(runtime: str, progress: Progress | None = None) -> str:
+    """Return name and version of a runtime that this machine has; an isolated one is made on first use.
+
+    Args:
+        runtime: one of :data:`RUNTIMES`.
+        progress: called with a description, the steps done and the steps in all, while an environment is made.
 
     Raises:
         RuntimeUnavailableError: it cannot be had here; the text says why and what to do.
     """
-    version: str = _module(runtime).available()
+    module = _module(runtime)
+    if runtime in ENVIRONMENTS:
+        ensure(ENVIRONMENTS[runtime], progress)
+    version: str = module.available()
     return version
 
 

@@ -71,7 +71,7 @@ def verify(
         for runtime in runtimes_of(entry.backend):
             lane = Lane(bundle, name, runtime, seed)
             try:
-                version = available_runtime(runtime)
+                version = available_runtime(runtime, progress)
             except RuntimeUnavailableError as error:
                 entries.setdefault(name, []).append(_skipped(lane, str(error)))
                 continue

@@ -84,7 +84,7 @@ def test_a_runtime_that_cannot_be_had_is_skipped_and_never_passed(
 ) -> None:
     bundle = exported(CASES["mlp"](), tmp_path / "b")
 
-    def unavailable(runtime: str) -> str:
+    def unavailable(runtime: str, progress: object) -> str:
         raise RuntimeUnavailableError(f"runtime {runtime!r} needs the network.")
 
     monkeypatch.setattr(lanes, "available_runtime", unavailable)
