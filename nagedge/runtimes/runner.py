@@ -288,6 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.stdout.flush()
     private = os.dup(1)
     os.dup2(2, 1)
+    sys.stdout = sys.stderr  # unbuffered: what it prints before it crashes is kept
     with contextlib.ExitStack() as files:
         answers = files.enter_context(open(options.answers or private, "w", encoding="utf-8"))  # noqa: PTH123
         requests: Iterable[str] = sys.stdin
