@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nagedge.bundle import Bundle
     from nagedge.web.runtime import WebRuntime
 
-__all__ = ["page_files", "policy", "web_target", "write_page"]
+__all__ = ["model_files", "page_files", "policy", "web_target", "write_page"]
 
 _MARK = '<meta name="generator" content="nagedge web">'
 _DTYPES = ("float32", "float64", "int32", "int64", "bool", "uint8")
@@ -77,7 +77,7 @@ def page_files(bundle: Bundle, runtime: WebRuntime, *, target: str | None = None
     return {
         "index.html": page.encode(),
         "style.css": _asset("style.css").encode(),
-        "model.js": _script(_model_files(bundle, name)),
+        "model.js": _script(model_files(bundle, name)),
         "runtime.js": _script({"runtime.wasm": runtime.wasm.read_bytes()}),
         "onnxruntime-web.LICENSE.txt": _asset("onnxruntime-web.LICENSE.txt").encode(),
     }
@@ -126,7 +126,8 @@ def web_target(bundle: Bundle, target: str | None) -> str:
     return next((name for name in fitting if name.startswith("web-")), fitting[0])
 
 
-def _model_files(bundle: Bundle, target: str) -> dict[str, bytes]:
+def model_files(bundle: Bundle, target: str) -> dict[str, bytes]:
+    """Return what the page needs of a bundle, by the names that its modules read them under."""
     manifest = bundle.manifest
     artifacts = manifest.targets[target].artifacts
     files = {

@@ -85,7 +85,7 @@ def _packed(folder: Path) -> Path:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=_FETCH_LIMIT_S, check=False
         )
-        reason = _last_words(done.stderr) or f"code {done.returncode}"
+        reason = _reason(done)
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = f"{error}"
     archives = list(folder.glob("*.tgz"))
@@ -97,11 +97,11 @@ def _packed(folder: Path) -> Path:
     return archives[0]
 
 
-def _last_words(stderr: str) -> str:
-    """Return what npm says went wrong, without its prefix and without where it keeps its log."""
-    lines = [line.removeprefix("npm error").strip() for line in stderr.splitlines()]
-    said = [line for line in lines if line and not line.startswith(("A complete log", "code ", "Log files"))]
-    return said[0] if said else ""
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Return npm's own code of what went wrong, such as ``ECONNREFUSED``, else its last words."""
+    lines = [line.removeprefix("npm error").strip() for line in done.stderr.splitlines() if line.strip()]
+    codes = [line.removeprefix("code ") for line in lines if line.startswith("code ")]
+    return (codes or lines[-1:] or [f"it ended with {done.returncode}"])[0]
 
 
 def _unpack(archive: Path, folder: Path) -> None:
