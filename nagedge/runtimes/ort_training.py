@@ -48,7 +48,7 @@ def open_training(
     bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
 ) -> _OrtTrainingSession:
     """Load training, eval and optimizer model; without ``state`` it starts from the bundle's native checkpoint."""
-    name, entry = bundle.target(target, role="train_step")
+    name, entry = bundle.target(target, role="optimizer_model")  # only this backend's targets have one
     return _OrtTrainingSession(bundle, name, entry, state, threads)
 
 
