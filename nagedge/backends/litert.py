@@ -15,7 +15,13 @@ from typing import Any
 import numpy.typing as npt
 from torch import fx
 
-from nagedge.backends.tflite_lowering import lower_to_subgraph, serialize, unsupported_operators
+from nagedge.backends.tflite_lowering import (
+    RefusedOperatorError,
+    lower_to_subgraph,
+    serialize,
+    unsupported_operators,
+)
+from nagedge.backends.tflite_lowering.model import Subgraph
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.decompositions.convolution_rows import CHANNELS_LAST
 from nagedge.graphs.inference import InferenceGraph
@@ -53,18 +59,14 @@ def lower(
         UnsupportedOperatorError: for an operator without a lowering; the text names it, its module and the target.
         ConfigurationError: static quantisation without calibration batches.
     """
-    _check(inference.module, target, module_of)
-    trained: tuple[str, ...] = ()
-    if step is not None:
-        _check(step.module, target, module_of)
-        trained = (*step.trainable, *step.updated_buffers)
-    subgraphs = [_infer(inference, trained, () if step is None else step.trainable, target)]
-    if step is not None:
-        subgraphs.append(
-            lower_to_subgraph(
-                step.module, step.inputs, step.outputs, step.constants, name=TRAIN, batch=target.batch
-            )
-        )
+    for graph in (inference, step):
+        if graph is not None and (missing := unsupported_operators(graph.module)):
+            more = f", nor {', '.join(missing[1:])}" if len(missing) > 1 else ""
+            raise _refusal(missing[0], more + ".", target, module_of)
+    try:
+        subgraphs = _subgraphs(inference, step, target)
+    except RefusedOperatorError as error:
+        raise _refusal(error.operator, f": {error.reason}", target, module_of) from None
     content = serialize(subgraphs, half=target.precision == "fp16")
     if target.precision in ("int8", "int8_dynamic"):
         from nagedge.backends.tflite_quantization import quantized
@@ -76,17 +78,26 @@ def lower(
     return artifacts
 
 
-def _infer(inference: InferenceGraph, trained: Sequence[str], trainable: Sequence[str], target: Target) -> Any:
+def _subgraphs(inference: InferenceGraph, step: StepGraph | None, target: Target) -> list[Subgraph]:
+    if step is None:
+        return [_infer(inference, (), (), target)]
+    train = lower_to_subgraph(
+        step.module, step.inputs, step.outputs, step.constants, name=TRAIN, batch=target.batch
+    )
+    return [_infer(inference, step.trainable, step.updated_buffers, target), train]
+
+
+def _infer(inference: InferenceGraph, params: Sequence[str], buffers: Sequence[str], target: Target) -> Subgraph:
     """Lower the inference graph; state that training changes becomes an input."""
     module, specs, state = inference.module, list(inference.inputs), dict(inference.state)
-    moved = [name for name in state if name in set(trained)]
+    roles = dict.fromkeys(params, "params") | dict.fromkeys(buffers, "buffers")
+    moved = [name for name in state if name in roles]
     if moved:
         module = _with_state_as_inputs(inference, moved)
         for name in moved:
-            role = "params" if name in set(trainable) else "buffers"
             tensor = state.pop(name)
             dtype = str(tensor.dtype).removeprefix("torch.")
-            specs.append(TensorSpec(f"{role}.{name}", dtype, tuple(tensor.shape)))
+            specs.append(TensorSpec(f"{roles[name]}.{name}", dtype, tuple(tensor.shape)))
     return lower_to_subgraph(module, specs, inference.outputs, state, name=INFER, batch=target.batch)
 
 
@@ -106,14 +117,12 @@ def _with_state_as_inputs(inference: InferenceGraph, moved: Sequence[str]) -> fx
     return fx.GraphModule(inference.module, graph)
 
 
-def _check(module: fx.GraphModule, target: Target, module_of: Callable[[str], str | None]) -> None:
-    missing = unsupported_operators(module)
-    if not missing:
-        return
-    path = module_of(missing[0])
+def _refusal(
+    operator: str, text: str, target: Target, module_of: Callable[[str], str | None]
+) -> UnsupportedOperatorError:
+    path = module_of(operator)
     where = f" (module {path!r})" if path else ""
-    raise UnsupportedOperatorError(
-        f"backend {target.backend!r} cannot lower {missing[0]!r}{where} for target {target.name!r}"
-        + (f", nor {', '.join(missing[1:])}" if len(missing) > 1 else "")
-        + ". Replace it by operators of torch.nn in common use, or choose an onnxruntime target."
+    return UnsupportedOperatorError(
+        f"backend {target.backend!r} cannot lower {operator!r}{where} for target {target.name!r}{text} Replace it by "
+        "operators of torch.nn in common use, or choose an onnxruntime target."
     )

@@ -146,9 +146,10 @@ def _tan(builder: GraphBuilder, node: fx.Node) -> Value:
 
 
 def _sinh(builder: GraphBuilder, node: fx.Node) -> Value:
-    # (e + e / (e + 1)) / 2 with e = expm1(x)
-    e = expm1(_of(builder, node))
-    return ((e + e / (e + 1.0)) * 0.5).value
+    # (e + e / (e + 1)) / 2 with e = expm1(|x|), and the sign of x
+    x = _of(builder, node)
+    e = expm1(x.apply("ABS"))
+    return ((e + e / (e + 1.0)) * x.apply("SIGN") * 0.5).value
 
 
 def _cosh(builder: GraphBuilder, node: fx.Node) -> Value:
@@ -156,8 +157,43 @@ def _cosh(builder: GraphBuilder, node: fx.Node) -> Value:
     return ((e + 1.0 / e) * 0.5).value
 
 
+def _asinh(builder: GraphBuilder, node: fx.Node) -> Value:
+    # log1p(|x| + x^2 / (1 + sqrt(1 + x^2))), and the sign of x
+    x = _of(builder, node)
+    size, square = x.apply("ABS"), x.apply("SQUARE")
+    return (log1p(size + square / ((square + 1.0).apply("SQRT") + 1.0)) * x.apply("SIGN")).value
+
+
+def _acosh(builder: GraphBuilder, node: fx.Node) -> Value:
+    above = _of(builder, node) - 1.0
+    return log1p(above + (above * (above + 2.0)).apply("SQRT")).value
+
+
+def _atanh(builder: GraphBuilder, node: fx.Node) -> Value:
+    # log1p(2 |x| / (1 - |x|)) / 2, and the sign of x
+    x = _of(builder, node)
+    size = x.apply("ABS")
+    return (log1p(size * 2.0 / (1.0 - size)) * x.apply("SIGN") * 0.5).value
+
+
+def _other_leg(x: _Expression) -> _Expression:
+    """``sqrt(1 - x^2)``."""
+    return ((1.0 - x) * (x + 1.0)).apply("SQRT")
+
+
+def _asin(builder: GraphBuilder, node: fx.Node) -> Value:
+    x = _of(builder, node)
+    return broadcast(builder, "ATAN2", [x.value, _other_leg(x).value])
+
+
+def _acos(builder: GraphBuilder, node: fx.Node) -> Value:
+    x = _of(builder, node)
+    return broadcast(builder, "ATAN2", [_other_leg(x).value, x.value])
+
+
 def _atan(builder: GraphBuilder, node: fx.Node) -> Value:
-    return broadcast(builder, "ATAN2", [builder.of(node.args[0], FLOAT), builder.scalar(1, FLOAT)])
+    x = _of(builder, node)  # ATAN2 does not broadcast
+    return broadcast(builder, "ATAN2", [x.value, (x.at_least(-1.0).at_most(1.0) * 0.0 + 1.0).value])
 
 
 # Weighted least squares of erf(x) = x P(x^2) / Q(x^2) over Chebyshev points; in float32 the error is below 5e-7.
@@ -172,5 +208,6 @@ _ERF_DENOMINATOR = (
 
 RULES: dict[str, Rule] = {
     "erf": _erf, "log1p": _log1p, "expm1": _expm1, "softplus": _softplus, "elu": _elu, "leaky_relu": _leaky_relu,
-    "hardsigmoid": _hardsigmoid, "tan": _tan, "sinh": _sinh, "cosh": _cosh, "atan": _atan,
+    "hardsigmoid": _hardsigmoid, "tan": _tan, "sinh": _sinh, "cosh": _cosh, "asinh": _asinh,
+    "acosh": _acosh, "atanh": _atanh, "asin": _asin, "acos": _acos, "atan": _atan,
 }  # fmt: skip

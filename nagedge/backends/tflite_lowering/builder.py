@@ -60,6 +60,7 @@ class GraphBuilder:
         known: fx nodes whose value is known now, and needs no operator.
         origins: of known nodes that are tensors of the model: their name.
         tensors, operations: of the subgraph.
+        cuts: of sliced tensors: what they are slices of, where each axis starts and in which steps it goes on.
     """
 
     def __init__(self, *, batch: int | None = None) -> None:
@@ -70,8 +71,9 @@ class GraphBuilder:
         self.tensors: list[Tensor] = []
         self.operations: list[Operation] = []
         self.symbols = size_arithmetic.Symbols()
+        self.cuts: dict[int, tuple[int, tuple[Size, ...], tuple[int, ...]]] = {}
         self._constants: dict[tuple[Any, ...], int] = {}
-        self._made: dict[tuple[Any, ...], int] = {}
+        self.made: dict[tuple[Any, ...], int] = {}
 
     # --- tensors ------------------------------------------------------------------------------------------------
 
@@ -186,14 +188,14 @@ class GraphBuilder:
         if data is not None:
             return Value(self.constant(data.astype(dtype)), value.order, value.sizes)
         key = ("CAST", value.tensor, dtype.str)
-        if key not in self._made:
+        if key not in self.made:
             if dtype == BOOL:
                 zero = self.constant(np.zeros((), own))
                 made = self.add("NOT_EQUAL", [value.tensor, zero], self.stored(value), BOOL)
             else:
                 made = self.add("CAST", [value.tensor], self.stored(value), dtype)
-            self._made[key] = made
-        return Value(self._made[key], value.order, value.sizes)
+            self.made[key] = made
+        return Value(self.made[key], value.order, value.sizes)
 
     # --- sizes --------------------------------------------------------------------------------------------------
 
@@ -229,14 +231,14 @@ class GraphBuilder:
         if own.data is not None:
             return self.constant(own.data.reshape([int(s) for s in sizes]), origin=own.origin)
         key = ("RESHAPE", tensor, tuple(sizes))
-        if key not in self._made:
+        if key not in self.made:
             symbolic = [i for i, s in enumerate(sizes) if not isinstance(s, int)]
             if len(symbolic) <= 1 and 0 not in sizes:
                 shape = self.ints([-1 if i in symbolic else int(s) for i, s in enumerate(sizes)])
             else:
                 shape = self.shape(sizes)
-            self._made[key] = self.add("RESHAPE", [tensor, shape], sizes, own.dtype)
-        return self._made[key]
+            self.made[key] = self.add("RESHAPE", [tensor, shape], sizes, own.dtype)
+        return self.made[key]
 
     def in_order(self, value: Value, order: Sequence[int]) -> int:
         """Return the tensor that stores ``value`` with its axes in ``order``; expansions stay noted."""
@@ -251,9 +253,9 @@ class GraphBuilder:
         if own.data is not None:
             return self.constant(own.data.transpose(permutation), origin=_reordered(own, permutation))
         key = ("TRANSPOSE", value.tensor, tuple(permutation))
-        if key not in self._made:
-            self._made[key] = self._transpose(value.tensor, permutation)
-        return self._made[key]
+        if key not in self.made:
+            self.made[key] = self._transpose(value.tensor, permutation)
+        return self.made[key]
 
     def _transpose(self, tensor: int, permutation: Sequence[int]) -> int:
         own = self.tensors[tensor]
@@ -285,9 +287,9 @@ class GraphBuilder:
         if own.sizes == tuple(sizes):
             return tensor
         key = ("BROADCAST_TO", tensor, tuple(sizes))
-        if key not in self._made:
-            self._made[key] = self.add("BROADCAST_TO", [tensor, self.shape(sizes)], sizes, own.dtype)
-        return self._made[key]
+        if key not in self.made:
+            self.made[key] = self.add("BROADCAST_TO", [tensor, self.shape(sizes)], sizes, own.dtype)
+        return self.made[key]
 
     def whole(self, value: Value) -> Value:
         """Return ``value`` with its expansions carried out, in its own order."""

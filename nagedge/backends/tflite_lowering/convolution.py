@@ -79,8 +79,8 @@ def _convolution(builder: GraphBuilder, node: fx.Node) -> Value:
     axes = x.rank - 2
     if axes > 2:
         raise UnsupportedOperatorError(
-            "a convolution over three axes has no lowering to the TensorFlow Lite operators that every runtime has: "
-            "use convolutions over two axes, or an onnxruntime target."
+            "over three axes it has no lowering to the operators that every TensorFlow Lite runtime has: use convolutions "
+            "over two axes."
         )
     if axes == 1:  # the new axis comes first, so that the other one lies beside the channels
         x = view(builder, x, [*x.sizes[:2], 1, x.sizes[2]])
@@ -117,7 +117,8 @@ def _plain(builder: GraphBuilder, x: Value, weight: Value, bias: Value | None, g
         "padding": scheme, "strideH": geometry.stride[0], "strideW": geometry.stride[1],
         "dilationHFactor": geometry.dilation[0], "dilationWFactor": geometry.dilation[1],
     }  # fmt: skip
-    given = [] if bias is None else [builder.dense(bias)]
+    # the builtin kernel asks for a bias
+    given = [builder.constant(np.zeros(outputs, np.float32)) if bias is None else builder.dense(bias)]
     if groups == channels and groups > 1:
         inputs = [rows, builder.dense(weight, _1HWO), *given]
         made = builder.add("DEPTHWISE_CONV_2D", inputs, stored, depthMultiplier=outputs // channels, **options)
@@ -128,7 +129,7 @@ def _plain(builder: GraphBuilder, x: Value, weight: Value, bias: Value | None, g
     filters = builder.dense(weight, _OHWI)
     if kernel == [1, 1] and not constant and geometry.stride == (1, 1):
         matrix = builder.reshape(filters, [outputs, channels])
-        return Value(fully_connected(builder, rows, matrix, *given), NHWC, sizes)
+        return Value(fully_connected(builder, rows, matrix, None if bias is None else given[0]), NHWC, sizes)
     return Value(builder.add("CONV_2D", [rows, filters, *given], stored, **options), NHWC, sizes)
 
 

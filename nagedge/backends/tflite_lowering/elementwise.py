@@ -119,6 +119,22 @@ def _remainder(builder: GraphBuilder, node: fx.Node) -> Value:
     return broadcast(builder, "FLOOR_MOD", operands, dtype, builder.sizes(node))
 
 
+def _fmod(builder: GraphBuilder, node: fx.Node) -> Value:
+    """The remainder with the sign of the dividend: that of the absolute values, which is exact."""
+    dtype = dtype_of(node)
+    left, right = (builder.of(argument, dtype) for argument in node.args[:2])
+
+    def absolute(value: Value) -> Value:
+        if dtype == FLOAT:
+            return unary(builder, "ABS", value)
+        return broadcast(builder, "MAXIMUM", [value, unary(builder, "NEG", value, dtype)], dtype)
+
+    rest = broadcast(builder, "FLOOR_MOD", [absolute(left), absolute(right)], dtype)
+    negative = broadcast(builder, "LESS", [left, builder.scalar(0, dtype)], BOOL)
+    chosen = [negative, unary(builder, "NEG", rest, dtype), rest]
+    return broadcast(builder, "SELECT_V2", chosen, dtype, builder.sizes(node))
+
+
 def _promoted(arguments: list[Any]) -> np.dtype[Any]:
     """Return the dtype in which two operands are compared."""
     values = []
@@ -151,16 +167,25 @@ def _logical(kind: str) -> Rule:
     return rule
 
 
-def _bitwise(kind: str) -> Rule:
+def _bitwise(kind: str, of_integers: str | None = None) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> Value:
-        if dtype_of(node) != BOOL:
-            raise UnsupportedOperatorError(
-                f"aten.{node.target} of integers has no TensorFlow Lite operator: use flags (bool), or arithmetic."
-            )
-        result: Value = _logical(kind)(builder, node)
-        return result
+        dtype = dtype_of(node)
+        if dtype == BOOL:
+            result: Value = _logical(kind)(builder, node)
+            return result
+        if of_integers is None:
+            raise UnsupportedOperatorError("of integers it has no TensorFlow Lite operator: use flags (bool).")
+        operands = [builder.of(argument, dtype) for argument in node.args[:2]]
+        return broadcast(builder, of_integers, operands, dtype, builder.sizes(node))
 
     return rule
+
+
+def _bitwise_not(builder: GraphBuilder, node: fx.Node) -> Value:
+    dtype = dtype_of(node)
+    if dtype == BOOL:
+        return _not(builder, node)
+    return broadcast(builder, "SUB", [builder.scalar(-1, dtype), builder.of(node.args[0])], dtype)
 
 
 def _not(builder: GraphBuilder, node: fx.Node) -> Value:
@@ -275,13 +300,13 @@ RULES: dict[str, Rule] = {
     "floor": _rounding("FLOOR"), "ceil": _rounding("CEIL"), "round": _rounding("ROUND"), "sign": _sign,
     "reciprocal": _reciprocal, "rsqrt": _rsqrt, "relu": _relu, "pow": _pow, "mul": _mul, "div": _div,
     "add": _add_like("ADD"), "sub": _add_like("SUB"), "rsub": _add_like("SUB", reverse=True),
-    "maximum": _binary("MAXIMUM"), "minimum": _binary("MINIMUM"), "remainder": _remainder,
+    "maximum": _binary("MAXIMUM"), "minimum": _binary("MINIMUM"), "remainder": _remainder, "fmod": _fmod,
     "atan2": _binary("ATAN2"),
     "eq": _comparison("EQUAL"), "ne": _comparison("NOT_EQUAL"), "lt": _comparison("LESS"),
     "le": _comparison("LESS_EQUAL"), "gt": _comparison("GREATER"), "ge": _comparison("GREATER_EQUAL"),
     "logical_and": _logical("LOGICAL_AND"), "logical_or": _logical("LOGICAL_OR"), "logical_xor": _logical("NOT_EQUAL"),
     "logical_not": _not, "bitwise_and": _bitwise("LOGICAL_AND"), "bitwise_or": _bitwise("LOGICAL_OR"),
-    "bitwise_xor": _bitwise("NOT_EQUAL"), "bitwise_not": _not,
+    "bitwise_xor": _bitwise("NOT_EQUAL", "BITWISE_XOR"), "bitwise_not": _bitwise_not,
     "clamp": _clamp, "clamp_min": _binary("MAXIMUM"), "clamp_max": _binary("MINIMUM"),
     "where": _where, "masked_fill": _masked_fill, "_to_copy": _cast,
     **dict.fromkeys(["clone", "alias", "detach", "lift_fresh_copy", "contiguous"], _cast),

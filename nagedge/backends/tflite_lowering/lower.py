@@ -31,7 +31,7 @@ from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem, operator_name
 from nagedge.specs import TensorSpec
 
-__all__ = ["RULES", "lower_to_subgraph", "unsupported_operators"]
+__all__ = ["RULES", "RefusedOperatorError", "lower_to_subgraph", "unsupported_operators"]
 
 RULES = {
     **elementwise.RULES, **activations.RULES, **structure.RULES, **products.RULES, **convolution.RULES,
@@ -40,6 +40,19 @@ RULES = {
 """Operator, without overload -> ``rule(builder, node) -> value or values``."""
 
 _ALWAYS_FOLDED_BYTES = 1024
+
+
+class RefusedOperatorError(UnsupportedOperatorError):
+    """An operator has a rule, but not for these arguments.
+
+    Attributes:
+        operator: such as ``"aten.convolution"``.
+        reason: why, and what to do.
+    """
+
+    def __init__(self, operator: str, reason: str) -> None:
+        super().__init__(f"{operator}: {reason}")
+        self.operator, self.reason = operator, reason
 
 
 def unsupported_operators(module: fx.GraphModule) -> list[str]:
@@ -95,7 +108,7 @@ def lower_to_subgraph(
             builder.known[node] = getattr(module, str(node.target)).detach()
         elif node.op == "output":
             results = node.args[0]
-        elif node.op == "call_function" and not _is_size(node):
+        elif node.op == "call_function" and node.users and not _is_size(node):
             _lower_node(builder, node)
     named_outputs = {
         output: _output(builder, result, output, set(named_inputs.values()))
@@ -116,7 +129,10 @@ def _lower_node(builder: GraphBuilder, node: fx.Node) -> None:
         return
     rule = _rule(node)
     assert rule is not None  # checked before
-    builder.values[node] = rule(builder, node)
+    try:
+        builder.values[node] = rule(builder, node)
+    except UnsupportedOperatorError as error:
+        raise RefusedOperatorError(operator_name(node), str(error)) from None
 
 
 def _fold(builder: GraphBuilder, node: fx.Node) -> Tensor | None:

@@ -66,11 +66,8 @@ def _pool(builder: GraphBuilder, kind: str, x: Value, windows: _Windows, scheme:
 
 
 def _max_pool(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
-    if any(user.args[1] == 1 for user in node.users):
-        raise UnsupportedOperatorError(
-            "the indices of aten.max_pool2d_with_indices have no TensorFlow Lite operator: use the maxima only, or an "
-            "onnxruntime target."
-        )
+    if any(user.args[1] == 1 and user.users for user in node.users):
+        raise UnsupportedOperatorError("the places of the maxima have no TensorFlow Lite operator: use the maxima only.")
     windows = _windows(builder, node, dilated=True)
     x = _batched(builder, node)
     scheme, pads = window_padding(windows.source, windows.result, windows.reach, windows.stride, windows.before)

@@ -69,6 +69,10 @@ def _addmm(builder: GraphBuilder, node: fx.Node) -> Value:
     return _mm(builder, _scaled(builder, left, node.kwargs.get("alpha", 1)), right, bias)
 
 
+def _matmul(builder: GraphBuilder, node: fx.Node) -> Value:
+    return _mm_rule(builder, node) if len(builder.sizes(node)) == 2 else _bmm(builder, node)
+
+
 def _bmm(builder: GraphBuilder, node: fx.Node) -> Value:
     return product(builder, builder.of(node.args[0], FLOAT), builder.of(node.args[1], FLOAT))
 
@@ -93,5 +97,5 @@ def _dot(builder: GraphBuilder, node: fx.Node) -> Value:
 
 
 RULES: dict[str, Rule] = {
-    "mm": _mm_rule, "addmm": _addmm, "bmm": _bmm, "baddbmm": _baddbmm, "mv": _mv, "dot": _dot,
+    "mm": _mm_rule, "matmul": _matmul, "addmm": _addmm, "bmm": _bmm, "baddbmm": _baddbmm, "mv": _mv, "dot": _dot,
 }  # fmt: skip

@@ -20,7 +20,7 @@ ORIGINS_METADATA = "nagedge.origins"
 """Name of the metadata that says from which tensor of the model each buffer comes, as JSON:
 ``{buffer index: [name, shape of the model's tensor, order of its axes in the buffer]}``."""
 
-_DEFAULT_BATCH = 1
+_LARGEST_DEFAULT_BATCH = 64
 _LAST_BYTE_CODE = 127  # of the field that older runtimes read
 _SMALLEST_HALF = 256  # elements: below that a DEQUANTIZE costs more bytes than it saves
 
@@ -31,7 +31,7 @@ _DTYPES = {
 
 # Operators whose options table is named in another way than they are, or shared.
 _OPTIONS = {
-    "ARG_MAX": "ArgMaxOptions", "ARG_MIN": "ArgMinOptions", "AVERAGE_POOL_2D": "Pool2DOptions",
+    "ATAN2": "ATan2Options", "ARG_MAX": "ArgMaxOptions", "ARG_MIN": "ArgMinOptions", "AVERAGE_POOL_2D": "Pool2DOptions",
     "BATCH_MATMUL": "BatchMatMulOptions", "CONCATENATION": "ConcatenationOptions", "CONV_2D": "Conv2DOptions",
     "CONV_3D": "Conv3DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "MAX_POOL_2D": "Pool2DOptions",
     "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions", "MEAN": "ReducerOptions",
@@ -51,7 +51,7 @@ def serialize(subgraphs: Sequence[Subgraph], *, half: bool = False) -> bytes:
     """Return the .tflite that holds ``subgraphs``, each with a signature of its name.
 
     Equal constants are stored once in the file. Sizes that depend on the batch are -1 in the shape signatures; the
-    shapes that a runtime starts with are those of a batch of one.
+    shapes that a runtime starts with are those of a batch of one, or the smallest that leaves no tensor empty.
 
     Args:
         subgraphs: the first is the one that a runtime without signatures runs.
@@ -60,7 +60,7 @@ def serialize(subgraphs: Sequence[Subgraph], *, half: bool = False) -> bytes:
     import flatbuffers  # type: ignore[import-untyped]  # ships no types
     from ai_edge_litert import schema_py_generated as schema
 
-    writer = _Writer(schema)
+    writer = _Writer(schema, _default_batch(subgraphs))
     model = schema.ModelT()
     model.version = 3
     model.description = b"nagedge"
@@ -74,11 +74,18 @@ def serialize(subgraphs: Sequence[Subgraph], *, half: bool = False) -> bytes:
     return bytes(builder.Output())
 
 
+def _default_batch(subgraphs: Sequence[Subgraph]) -> int:
+    sizes = {s for g in subgraphs for t in g.tensors for s in t.sizes if not isinstance(s, int)}
+    fitting = (n for n in range(1, _LARGEST_DEFAULT_BATCH) if all(size_at(s, n) > 0 for s in sizes))
+    return next(fitting, 1)
+
+
 class _Writer:
     """Collects what the subgraphs of a file share: operator codes and buffers."""
 
-    def __init__(self, schema: Any) -> None:
+    def __init__(self, schema: Any, batch: int) -> None:
         self.schema = schema
+        self.batch = batch
         self.codes: list[Any] = []
         self.buffers: list[Any] = [schema.BufferT()]  # by convention the first is empty
         self.origins: dict[int, tuple[str, Sequence[int], Sequence[int]]] = {}
@@ -127,7 +134,7 @@ class _Writer:
         made = self.schema.TensorT()
         made.name = tensor.name.encode()
         made.type = getattr(self.schema.TensorType, _DTYPES[tensor.dtype.name])
-        made.shape = [size_at(s, _DEFAULT_BATCH) for s in tensor.sizes]
+        made.shape = [size_at(s, self.batch) for s in tensor.sizes]
         made.hasRank = True
         if any(not isinstance(s, int) for s in tensor.sizes):
             made.shapeSignature = [s if isinstance(s, int) else -1 for s in tensor.sizes]

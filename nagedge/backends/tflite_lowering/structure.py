@@ -64,12 +64,24 @@ def _expand(builder: GraphBuilder, node: fx.Node) -> Value:
     return Value(tensor, order, sizes)
 
 
-def slice_axis(builder: GraphBuilder, value: Value, axis: int, start: Size, stop: Size, step: int = 1) -> Value:
-    """Return entries ``start``, ``start + step``, ... below ``stop`` of one axis; 0 <= start <= stop <= size."""
+def slice_axis(
+    builder: GraphBuilder,
+    value: Value,
+    axis: int,
+    start: Size,
+    stop: Size,
+    step: int = 1,
+    length: Size | None = None,
+) -> Value:
+    """Return entries ``start``, ``start + step``, ... below ``stop`` of one axis; 0 <= start <= stop <= size.
+
+    ``length`` is their number, for steps over sizes that depend on the batch.
+    """
     size = value.sizes[axis]
     if start == 0 and stop == size and step == 1:
         return value
-    length = -((start - stop) // step) if step != 1 else stop - start
+    if length is None:
+        length = -((start - stop) // step) if step != 1 else stop - start
     sizes = list(value.sizes)
     sizes[axis] = length
     place = value.order.index(axis)
@@ -77,24 +89,45 @@ def slice_axis(builder: GraphBuilder, value: Value, axis: int, start: Size, stop
     if stored[place] == 1 and size != 1:  # an expanded axis has nothing to choose from
         return Value(value.tensor, value.order, tuple(sizes))
     tensor, around, at = _around(builder, value.tensor, place)
-    begin: list[Size] = [0] * len(around)
-    end = list(around)
-    begin[at], end[at] = start, stop
+    begins: list[Size] = [0] * len(around)
+    steps = [1] * len(around)
+    begins[at], steps[at] = start, step
     around[at] = length
-    dtype = builder.dtype(value)
-    if step == 1 and isinstance(start, int):
-        extent = [-1 if not isinstance(s, int) else s for s in around]
-        if not isinstance(length, int):
-            extent[at] = -1 if stop == size else None  # type: ignore[call-overload]
-        if None not in extent:
-            arguments = [tensor, builder.ints([int(b) for b in begin]), builder.ints(extent)]
-            made = builder.add("SLICE", arguments, around, dtype)
-            return _back(builder, made, value, place, length, tuple(sizes))
-    masks = sum(1 << i for i in range(len(around)) if i != at)
-    bounds = [builder.shape([b if i == at else 0 for i, b in enumerate(values)]) for values in (begin, end)]
-    steps = builder.ints([step if i == at else 1 for i in range(len(around))])
-    made = builder.add("STRIDED_SLICE", [tensor, *bounds, steps], around, dtype, beginMask=masks, endMask=masks)
-    return _back(builder, made, value, place, length, tuple(sizes))
+    made = _cut(builder, tensor, begins, around, steps)
+    stored[place] = length
+    return Value(builder.reshape(made, stored), value.order, tuple(sizes))
+
+
+def _cut(
+    builder: GraphBuilder, tensor: int, begins: Sequence[Size], sizes: Sequence[Size], steps: Sequence[int]
+) -> int:
+    """Slice a stored tensor; a slice of a slice is a slice of the whole."""
+    if tensor in builder.cuts:
+        tensor, outer, strides = builder.cuts[tensor]
+        begins = [o + b * s for o, b, s in zip(outer, begins, strides, strict=True)]
+        steps = [s * t for s, t in zip(strides, steps, strict=True)]
+    own = builder.tensors[tensor]
+    if own.data is not None and all(isinstance(n, int) for n in (*begins, *sizes)):
+        spans = zip(begins, sizes, steps, strict=True)
+        return builder.constant(own.data[tuple(slice(b, b + (n - 1) * t + 1, t) for b, n, t in spans)])
+    whole = [b == 0 and n == size and t == 1 for b, n, size, t in zip(begins, sizes, own.sizes, steps, strict=True)]
+    key = ("SLICE", tensor, tuple(begins), tuple(sizes), tuple(steps))
+    if key in builder.made:
+        return builder.made[key]
+    computed = any(not isinstance(n, int) for b, n, w in zip(begins, sizes, whole, strict=True) if not w)
+    if not computed and all(t == 1 for t in steps) and all(isinstance(b, int) for b in begins):
+        extent = [int(n) if isinstance(n, int) else -1 for n in sizes]
+        result = builder.add("SLICE", [tensor, builder.ints([int(b) for b in begins]), builder.ints(extent)], sizes, own.dtype)
+    else:
+        masks = sum(1 << i for i, w in enumerate(whole) if w)
+        ends = [0 if w else b + (n - 1) * t + 1 for b, n, t, w in zip(begins, sizes, steps, whole, strict=True)]
+        bounds = [builder.shape(begins), builder.shape(ends), builder.ints(steps)]
+        result = builder.add(
+            "STRIDED_SLICE", [tensor, *bounds], sizes, own.dtype, beginMask=masks, endMask=masks
+        )
+    builder.made[key] = result
+    builder.cuts[result] = (tensor, tuple(begins), tuple(steps))
+    return result
 
 
 def _around(builder: GraphBuilder, tensor: int, place: int) -> tuple[int, list[Size], int]:
@@ -110,14 +143,6 @@ def _around(builder: GraphBuilder, tensor: int, place: int) -> tuple[int, list[S
         behind = behind * size
     merged = [before, stored[place], behind]
     return builder.reshape(tensor, merged), merged, 1
-
-
-def _back(
-    builder: GraphBuilder, tensor: int, value: Value, place: int, length: Size, sizes: tuple[Size, ...]
-) -> Value:
-    stored = list(builder.stored(value))
-    stored[place] = length
-    return Value(builder.reshape(tensor, stored), value.order, sizes)
 
 
 def _bound(builder: GraphBuilder, argument: Any, size: Size, default: Size) -> Size:
@@ -145,8 +170,7 @@ def _slice(builder: GraphBuilder, node: fx.Node) -> Value:
     stop = _bound(builder, argument_of(node, 3, "end"), size, size)
     if isinstance(start, int) and isinstance(stop, int):
         stop = max(start, stop)
-    sliced = slice_axis(builder, value, axis, start, stop, step)
-    return Value(sliced.tensor, sliced.order, builder.sizes(node))
+    return slice_axis(builder, value, axis, start, stop, step, builder.sizes(node)[axis])
 
 
 def _select(builder: GraphBuilder, node: fx.Node) -> Value:
@@ -196,6 +220,13 @@ def _cat(builder: GraphBuilder, node: fx.Node) -> Value:
     # torch ignores legacy empty tensors of shape [0], and empty parts add nothing
     parts = [a for a in node.args[0] if 0 not in builder.sizes(a)]  # type: ignore[union-attr]
     return concatenate(builder, [builder.of(a, dtype) for a in parts], axis, builder.sizes(node))
+
+
+def _stack(builder: GraphBuilder, node: fx.Node) -> Value:
+    dtype, sizes = dtype_of(node), builder.sizes(node)
+    axis = int(argument_of(node, 1, "dim", 0)) % len(sizes)
+    row = [*sizes[:axis], 1, *sizes[axis + 1 :]]
+    return concatenate(builder, [view(builder, builder.of(a, dtype), row) for a in node.args[0]], axis, sizes)  # type: ignore[union-attr]
 
 
 def _split(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
@@ -454,7 +485,7 @@ RULES: dict[str, Rule] = {
         ["view", "reshape", "_unsafe_view", "_reshape_copy", "view_copy", "unsqueeze", "squeeze"], _view
     ),
     "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "slice": _slice,
-    "select": _select, "cat": _cat, "split": _split, "split_with_sizes": _split, "unbind": _unbind,
+    "select": _select, "cat": _cat, "stack": _stack, "split": _split, "split_with_sizes": _split, "unbind": _unbind,
     "constant_pad_nd": _constant_pad, "flip": _flip, "index_select": _index_select, "gather": _gather,
     "embedding": _embedding, "index": _index, "_unsafe_index": _index, "repeat": _repeat,
     "slice_scatter": _slice_scatter, "select_scatter": _select_scatter,
