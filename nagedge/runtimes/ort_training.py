@@ -6,7 +6,7 @@ does; the state is read back from the checkpoint that it saves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +28,18 @@ if TYPE_CHECKING:
 __all__ = ["available", "open_inference", "open_training", "with_hyperparameters", "with_state"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-Progress = Callable[[str, int, int], None]
 
 _ENVIRONMENT = ENVIRONMENTS["ort_training"]
 _SESSION = "session"
 
 
-def available(progress: Progress | None = None) -> str:
+def available() -> str:
     """Return name and version of the runtime; its environment is made on first use.
 
     Raises:
         RuntimeUnavailableError: it cannot be made.
     """
-    ensure(_ENVIRONMENT, progress)
+    ensure(_ENVIRONMENT)
     return _ENVIRONMENT.version
 
 

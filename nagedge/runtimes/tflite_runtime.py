@@ -1,12 +1,12 @@
 """TensorFlow Lite (tflite-runtime 2.14.0, upstream's last), in an isolated environment.
 
-It reads the same .tflite files as LiteRT: the signature ``infer`` and, where the target trains, the signature ``train``,
-with the names of the specs. The training state goes in and comes out with every step; the process keeps it in between.
+It reads the same .tflite files as LiteRT: the signature ``infer`` and, where the target trains, the signature
+``train``, with the names of the specs. The training state goes in and comes out with every step; the process keeps it in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +27,18 @@ __all__ = ["available", "open_inference", "open_training"]
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
-Progress = Callable[[str, int, int], None]
 
 _ENVIRONMENT = ENVIRONMENTS["tflite_runtime"]
 _SESSION = "session"
 
 
-def available(progress: Progress | None = None) -> str:
+def available() -> str:
     """Return name and version of the runtime; its environment is made on first use.
 
     Raises:
         RuntimeUnavailableError: it cannot be made.
     """
-    ensure(_ENVIRONMENT, progress)
+    ensure(_ENVIRONMENT)
     return _ENVIRONMENT.version
 
 
