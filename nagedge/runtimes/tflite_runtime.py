@@ -1,7 +1,8 @@
 """TensorFlow Lite (tflite-runtime 2.14.0, upstream's last), in an isolated environment.
 
 It reads the same .tflite files as LiteRT: the signature ``infer`` and, where the target trains, the signature
-``train``, with the names of the specs. The training state goes in and comes out with every step; the process keeps it in between.
+``train``, with the names of the specs. The training state goes in and comes out with every step; in between the process
+keeps it.
 """
 
 from __future__ import annotations
