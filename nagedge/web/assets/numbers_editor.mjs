@@ -26,6 +26,7 @@ export function numbersEditor(entry, steps, columns, changed) {
   const unit = entry.unit === "" ? "" : ` (${entry.unit})`;
 
   const problem = h("p", { class: "problem", role: "alert" });
+  const pasteProblem = many ? problem : h("p", { class: "problem", role: "alert" });
   const text = h("textarea", { rows: 4, spellcheck: false, placeholder: `${count} numbers${range}`, inputmode: "text" });
   text.addEventListener("input", () => {
     if (!many) spread();
@@ -36,18 +37,18 @@ export function numbersEditor(entry, steps, columns, changed) {
 
   /** Put a pasted row into the fields. */
   function spread() {
-    const values = entered(text.value);
+    const values = entered(text.value, pasteProblem);
     if (values !== null && problemWith(values, expected) === "") show(values);
   }
 
-  /** @param {string} written */
-  function entered(written) {
+  /** @param {string} written @param {HTMLElement} where to say what is wrong with it */
+  function entered(written, where) {
     try {
       const values = parseNumbers(written);
-      problem.textContent = written.trim() === "" ? "" : problemWith(values, expected);
+      where.textContent = written.trim() === "" ? "" : problemWith(values, expected);
       return values;
     } catch (error) {
-      problem.textContent = /** @type {Error} */ (error).message;
+      where.textContent = /** @type {Error} */ (error).message;
       return null;
     }
   }
@@ -66,7 +67,7 @@ export function numbersEditor(entry, steps, columns, changed) {
       problem.textContent = "";
       return null;
     }
-    const found = entered(written);
+    const found = entered(written, problem);
     return found === null || problem.textContent !== "" ? null : found;
   }
 
@@ -83,7 +84,7 @@ export function numbersEditor(entry, steps, columns, changed) {
   function clear() {
     text.value = "";
     fields.forEach((field) => (field.value = ""));
-    problem.textContent = "";
+    problem.textContent = pasteProblem.textContent = "";
     changed();
   }
 
@@ -93,7 +94,7 @@ export function numbersEditor(entry, steps, columns, changed) {
       ? h("label", { class: "field wide" }, `${words(entry.name)}${unit}, shape ${shape.join(" × ")}`, text)
       : h("div", { class: "fields" }, ...fields.map((field, index) => h("label", { class: "field" }, label(index), field))),
     many ? null : h("details", {}, h("summary", {}, "Paste a row"), h("label", { class: "field wide" },
-      "A row of a CSV file, with or without its heading", text)),
+      "A row of a CSV file, with or without its heading", text), pasteProblem),
     problem,
     h("div", { class: "row tools" }, h("button", { type: "button", onclick: sample }, "Random"),
       h("button", { type: "button", onclick: clear }, "Clear")));
