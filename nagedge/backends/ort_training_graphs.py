@@ -82,7 +82,7 @@ def _accumulate(graph: onnx.GraphProto, buffer: str, value: str, overwrite: str,
 
 
 def _overwrite(graph: onnx.GraphProto) -> str:
-    name = "overwrite"
+    name = "constant/overwrite"
     if all(tensor.name != name for tensor in graph.initializer):
         graph.initializer.append(numpy_helper.from_array(np.asarray([True]), name))
     return name
