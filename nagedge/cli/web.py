@@ -30,13 +30,14 @@ def command(
     import tempfile
 
     from nagedge import load
-    from nagedge.cli.output import print_paths
+    from nagedge.cli.output import print_paths, progress_bar
     from nagedge.web.page import write_page
     from nagedge.web.server import serve
 
     loaded = load(bundle)
     if out is not None:
-        page = write_page(loaded, out, target=target)
+        with progress_bar() as progress:
+            page = write_page(loaded, out, target=target, progress=progress)
         size = sum(file.stat().st_size for file in page.iterdir())
         typer.echo(
             f"{size / 1e6:.1f} MB; needs no server: open index.html, or copy the folder to any web server"
@@ -44,7 +45,8 @@ def command(
         print_paths({"page": page / "index.html"})
         return
     with tempfile.TemporaryDirectory(prefix="nagedge-web-") as folder:
-        page = write_page(loaded, Path(folder) / "page", target=target)
+        with progress_bar() as progress:
+            page = write_page(loaded, Path(folder) / "page", target=target, progress=progress)
         with serve(page, port) as (url, wait):
             typer.echo(f"{url}\nOn this machine only. Stop with Ctrl-C.")
             wait()

@@ -14,7 +14,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,13 +37,20 @@ _DTYPES = ("float32", "float64", "int32", "int64", "bool", "uint8")
 _IMPORT = re.compile(r'((?:from|import) )"\./([a-z_]+)\.mjs"')
 
 
-def write_page(bundle: Bundle, out: str | Path, *, target: str | None = None) -> Path:
+def write_page(
+    bundle: Bundle,
+    out: str | Path,
+    *,
+    target: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
     """Write the page of a bundle as a folder of static files and return the folder.
 
     Args:
         bundle: must hold a training step for ONNX Runtime.
         out: a new or empty folder, or one that holds such a page, which is replaced.
         target: whose files; None takes the first that trains on ONNX Runtime, one for the web before others.
+        progress: called with a description, the steps done and the steps in all, when the runtime has to be fetched.
 
     Raises:
         ConfigurationError: ``out`` holds something else, or the bundle has no such target.
@@ -52,7 +59,7 @@ def write_page(bundle: Bundle, out: str | Path, *, target: str | None = None) ->
     """
     out = Path(out)
     _check_replaceable(out)
-    files = page_files(bundle, web_runtime(), target=target)
+    files = page_files(bundle, web_runtime(progress=progress), target=target)
     with replace_folder(out) as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from nagedge.runtimes.isolation import cache_folder
 from nagedge.web.npm import npm_command
 
 __all__ = ["VERSION", "WebRuntime", "web_runtime"]
+
+Progress = Callable[[str, int, int], None]
 
 VERSION = "1.24.3"
 """The one whose hashes are below; before 1.29, from which on ONNX Runtime has telemetry."""
@@ -50,18 +53,22 @@ class WebRuntime:
     wasm: Path
 
 
-def web_runtime(cache: Path | None = None) -> WebRuntime:
+def web_runtime(cache: Path | None = None, progress: Progress | None = None) -> WebRuntime:
     """Return the files, fetched on first use; afterwards no network is needed.
 
     Args:
         cache: the folder to keep them in; None takes the user's cache folder.
+        progress: called with a description, 0 or 1 and 1, when they have to be fetched.
 
     Raises:
         RuntimeUnavailableError: npm cannot be had, cannot fetch the package, or fetched another than the pinned one.
     """
     folder = (cache or cache_folder()) / f"onnxruntime-web-{VERSION}"
     if not _is_whole(folder):
+        report = progress or (lambda description, completed, total: None)
+        report(f"fetching onnxruntime-web {VERSION} (31 MB), once", 0, 1)
         _fetch(folder)
+        report(f"fetched onnxruntime-web {VERSION}", 1, 1)
     return WebRuntime(module=folder / _MODULE, wasm=folder / _WASM)
 
 
