@@ -103,13 +103,10 @@ def _isolated() -> list[list[object]]:
     rows: list[list[object]] = []
     for name, environment in ENVIRONMENTS.items():
         state = state_of(environment)
-        found = f"{environment.version}: {state.folder}"
-        if state.kind == "not made yet":
-            found += " (made on first use)"
-        else:
-            found += f" ({state.size_bytes / 2**20:.0f} MiB)"
+        found = "made on first use" if state.kind == "not made yet" else f"{state.size_bytes / 2**20:.0f} MiB"
         if state.reason:
-            found += f"; {state.reason}"
+            found = f"{state.reason}; {found}"
+        found = f"{environment.version}, {found}: {state.folder}"
         rows.append([f"runtime {name}", found, state.kind])
     return rows
 

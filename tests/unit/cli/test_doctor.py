@@ -54,8 +54,7 @@ def test_isolated_runtimes_that_were_never_used_are_listed_and_not_made(cache: P
         cells = row(result.stdout, f"runtime {name}")
         assert environment.version in " ".join(cells)
         assert cells[-3:] == ["not", "made", "yet"]
-        assert "(made on first use)" in " ".join(cells)
-        assert str(cache) in " ".join(cells)
+        assert "made on first use:" in " ".join(cells)
     assert not cache.exists()
 
 
@@ -64,7 +63,7 @@ def test_an_isolated_runtime_is_made_seen_broken_and_repaired(cache: Path) -> No
     assert made.exit_code == 0, made.output
     cells = row(made.stdout, "runtime tflite_runtime")
     assert cells[-1] == "ready"
-    assert "MiB)" in cells
+    assert "MiB:" in cells
     package = next((cache / "environments").glob("tflite_runtime-*/**/tflite_runtime"))
     shutil.rmtree(package)
     broken = CliRunner().invoke(app, ["doctor"])
