@@ -73,6 +73,7 @@ class GraphBuilder:
         self.symbols = size_arithmetic.Symbols()
         self.cuts: dict[int, tuple[int, tuple[Size, ...], tuple[int, ...]]] = {}
         self._constants: dict[tuple[Any, ...], int] = {}
+        self._reshaped: dict[int, int] = {}
         self.made: dict[tuple[Any, ...], int] = {}
 
     # --- tensors ------------------------------------------------------------------------------------------------
@@ -225,6 +226,7 @@ class GraphBuilder:
 
     def reshape(self, tensor: int, sizes: Sequence[Size]) -> int:
         """Return a stored tensor with other stored sizes; one that depends on the batch needs no computation."""
+        tensor = self._reshaped.get(tensor, tensor)  # a reshape of a reshape is one
         own = self.tensors[tensor]
         if own.sizes == tuple(sizes):
             return tensor
@@ -238,6 +240,7 @@ class GraphBuilder:
             else:
                 shape = self.shape(sizes)
             self.made[key] = self.add("RESHAPE", [tensor, shape], sizes, own.dtype)
+            self._reshaped[self.made[key]] = tensor
         return self.made[key]
 
     def in_order(self, value: Value, order: Sequence[int]) -> int:

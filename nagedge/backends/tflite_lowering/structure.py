@@ -114,10 +114,10 @@ def _cut(
     key = ("SLICE", tensor, tuple(begins), tuple(sizes), tuple(steps))
     if key in builder.made:
         return builder.made[key]
-    computed = any(not isinstance(n, int) for b, n, w in zip(begins, sizes, whole, strict=True) if not w)
-    if not computed and all(t == 1 for t in steps) and all(isinstance(b, int) for b in begins):
-        extent = [int(n) if isinstance(n, int) else -1 for n in sizes]
-        result = builder.add("SLICE", [tensor, builder.ints([int(b) for b in begins]), builder.ints(extent)], sizes, own.dtype)
+    # LiteRT sizes a SLICE of a tensor with a free axis anew at every call, and all that follows: not a STRIDED_SLICE
+    if all(t == 1 for t in steps) and all(isinstance(n, int) for n in own.sizes):
+        bounds = [builder.ints([int(n) for n in values]) for values in (begins, sizes)]
+        result = builder.add("SLICE", [tensor, *bounds], sizes, own.dtype)
     else:
         masks = sum(1 << i for i, w in enumerate(whole) if w)
         ends = [0 if w else b + (n - 1) * t + 1 for b, n, t, w in zip(begins, sizes, steps, whole, strict=True)]
