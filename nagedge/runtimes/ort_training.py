@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.errors import BundleError
 from nagedge.ort_checkpoint import OrtCheckpoint, read_checkpoint, write_checkpoint
 from nagedge.ort_checkpoint import with_state as checkpoint_with_state
 from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
 from nagedge.runtimes.onnxruntime import with_parameters
 from nagedge.runtimes.state import TrainingState, checked_batch
-from nagedge.runtimes.worker import RunnerError, Worker, isolated_worker
+from nagedge.runtimes.worker import FileSession
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
@@ -30,7 +29,6 @@ __all__ = ["available", "open_inference", "open_training", "with_hyperparameters
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 _ENVIRONMENT = ENVIRONMENTS["ort_training"]
-_SESSION = "session"
 
 
 def available() -> str:
@@ -109,17 +107,16 @@ class _OrtTrainingSession:
     ) -> None:
         self._manifest = bundle.manifest.model_copy(update={"batch": bundle.manifest.batch_of(name)})
         files = {role: bundle.file(path) for role, path in entry.artifacts.items()}
-        self._worker = isolated_worker(_ENVIRONMENT)
+        self._file = FileSession(_ENVIRONMENT, files["train_step"])
         checkpoint = files["checkpoint"]
         if state is not None:
-            checkpoint = self._worker.folder / "initial"
+            checkpoint = self._file.folder / "initial"
             checkpoint.write_bytes(_checkpoint_of(state))
-        self._training_model, self._optimizer_model = files["train_step"], files["optimizer_model"]
+        self._optimizer_model = files["optimizer_model"]
         self._constants: tuple[float, float] | None = None
-        _ask(
-            self._worker, "open", files["train_step"], kind="ort_training", threads=threads,
-            model=str(files["train_step"]), eval_model=str(files["eval_model"]),
-            optimizer_model=str(self._optimizer_model), checkpoint=str(checkpoint),
+        self._file.ask(
+            "open", kind="ort_training", threads=threads, model=str(files["train_step"]),
+            eval_model=str(files["eval_model"]), optimizer_model=str(self._optimizer_model), checkpoint=str(checkpoint),
         )  # fmt: skip
 
     def step(
@@ -140,7 +137,7 @@ class _OrtTrainingSession:
         keys: dict[str, object] = {"learning_rate": lr, "update": update}
         if (momentum, weight_decay) != self._constants:
             # They are constants of the optimizer model; the momentum buffers belong to the checkpoint and stay.
-            path = self._worker.folder / "optimizer_model.onnx"
+            path = self._file.folder / "optimizer_model.onnx"
             path.write_bytes(
                 with_hyperparameters(
                     self._optimizer_model.read_bytes(), momentum=momentum, weight_decay=weight_decay
@@ -149,20 +146,20 @@ class _OrtTrainingSession:
             keys["optimizer"] = path.name
             self._constants = momentum, weight_decay
         fed = self._fed(inputs, targets, sample_weight)
-        return self._losses(_run(self._worker, "step", self._training_model, fed, **keys))
+        return self._losses(self._file.run("step", fed, **keys))
 
     def evaluate(
         self, inputs: Arrays, targets: Arrays, sample_weight: npt.NDArray[Any] | None = None
     ) -> tuple[dict[str, float], dict[str, npt.NDArray[Any]]]:
         """Run the eval model on the present parameters; return the losses and the outputs by task."""
         fed = self._fed(inputs, targets, sample_weight)
-        results = _run(self._worker, "predict", self._training_model, fed)
+        results = self._file.run("predict", fed)
         return self._losses(results), {task.name: results[task.name] for task in self._manifest.tasks}
 
     def state(self) -> TrainingState:
         """Return a copy of the state, read from the checkpoint that the runtime saves."""
-        _ask(self._worker, "state", self._training_model, outputs="state")
-        saved = read_checkpoint((self._worker.folder / "state").read_bytes())
+        self._file.ask("state", outputs="state")
+        saved = read_checkpoint((self._file.folder / "state").read_bytes())
         return TrainingState(_plain(saved.params), _plain(saved.momentum), _plain(saved.buffers))
 
     def _fed(
@@ -183,17 +180,17 @@ class _OrtTrainingSession:
 class _OrtInferenceSession:
     def __init__(self, bundle: Bundle, name: str, model: Path, params: Arrays | None, threads: int) -> None:
         self._manifest = bundle.manifest.model_copy(update={"batch": bundle.manifest.batch_of(name)})
-        self._worker, self._model = isolated_worker(_ENVIRONMENT), model
+        self._file = FileSession(_ENVIRONMENT, model)
         path = model
         if params:
-            path = self._worker.folder / "infer.onnx"
+            path = self._file.folder / "infer.onnx"
             path.write_bytes(with_parameters(model.read_bytes(), params))
-        _ask(self._worker, "open", model, kind="onnxruntime", threads=threads, model=str(path))
+        self._file.ask("open", kind="onnxruntime", threads=threads, model=str(path))
 
     def predict(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Return the outputs by task name."""
         checked, _, _ = checked_batch(self._manifest, inputs, None, None)
-        return _run(self._worker, "predict", self._model, checked)
+        return self._file.run("predict", checked)
 
 
 def _checkpoint_of(state: TrainingState) -> bytes:
@@ -209,22 +206,3 @@ def _checkpoint_of(state: TrainingState) -> bytes:
 
 def _plain(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
     return {name.partition(".")[2]: array for name, array in arrays.items()}
-
-
-def _ask(worker: Worker, op: str, file: Path, **keys: object) -> None:
-    try:
-        worker.request(op, about=file.name, session=_SESSION, **keys)
-    except RunnerError as error:
-        raise _refused(file, error) from None
-
-
-def _run(worker: Worker, op: str, file: Path, inputs: Arrays, **keys: object) -> dict[str, npt.NDArray[Any]]:
-    try:
-        return worker.run(op, inputs, about=file.name, session=_SESSION, **keys)
-    except RunnerError as error:
-        raise _refused(file, error) from None
-
-
-def _refused(file: Path, error: RunnerError) -> BundleError:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), error.kind)
-    return BundleError(f"{_ENVIRONMENT.version} refuses {str(file)!r}: {text.rstrip('.')}. Export again.")

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.errors import BundleError, ConfigurationError
+from nagedge.errors import ConfigurationError
 from nagedge.runtimes import runner
 from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
 from nagedge.runtimes.state import TrainingState, checked_batch, initial_state
-from nagedge.runtimes.worker import RunnerError, Worker, isolated_worker
+from nagedge.runtimes.worker import FileSession
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
@@ -30,7 +30,6 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 _ENVIRONMENT = ENVIRONMENTS["tflite_runtime"]
-_SESSION = "session"
 
 
 def available() -> str:
@@ -90,12 +89,11 @@ def _named(roles: Mapping[str, Arrays]) -> dict[str, Array]:
 
 class _TfliteTraining:
     def __init__(self, manifest: Manifest, path: Path, state: TrainingState, threads: int) -> None:
-        self._manifest, self._path = manifest, path
-        self._worker = isolated_worker(_ENVIRONMENT)
+        self._manifest, self._file = manifest, FileSession(_ENVIRONMENT, path)
         arrays = _named({"params": state.params, "momentum": state.momentum, "buffers": state.buffers})
-        runner.save_arrays(self._worker.folder / "initial.npz", arrays)
-        _open(
-            self._worker, path, signature="train", threads=threads, state="initial.npz",
+        runner.save_arrays(self._file.folder / "initial.npz", arrays)
+        self._file.ask(
+            "open", kind="tflite_runtime", model=str(path), signature="train", threads=threads, state="initial.npz",
             carry={f"next.{name}": name for name in arrays},
         )  # fmt: skip
 
@@ -118,18 +116,15 @@ class _TfliteTraining:
             "sample_weight": weight,
             **{name: np.asarray(value, np.float32) for name, value in scalars.items()},
         }
-        results = _run(self._worker, "step", self._path, fed)
+        results = self._file.run("step", fed)
         losses = {name: float(value.reshape(-1)[0]) for name, value in results.items()}
         return {"loss": losses["loss"], **{t.name: losses[f"loss.{t.name}"] for t in self._manifest.tasks}}
 
     def state(self) -> TrainingState:
         """Return a copy of the state."""
-        try:
-            self._worker.request("state", about=self._path.name, session=_SESSION, outputs="state.npz")
-        except RunnerError as error:
-            raise _refused(self._path, error) from None
+        self._file.ask("state", outputs="state.npz")
         roles: dict[str, dict[str, Array]] = {"params": {}, "momentum": {}, "buffers": {}}
-        for key, value in runner.load_arrays(self._worker.folder / "state.npz").items():
+        for key, value in runner.load_arrays(self._file.folder / "state.npz").items():
             role, _, name = key.partition(".")
             roles[role][name] = value
         return TrainingState(**roles)
@@ -137,37 +132,19 @@ class _TfliteTraining:
 
 class _TfliteInference:
     def __init__(self, manifest: Manifest, path: Path, fed: Arrays, threads: int) -> None:
-        self._manifest, self._path = manifest, path
-        self._worker = isolated_worker(_ENVIRONMENT)
-        runner.save_arrays(self._worker.folder / "fed.npz", fed)
-        names = _open(self._worker, path, signature="infer", threads=threads, state="fed.npz")
-        self.takes_parameters = any(name in fed for name in names)
+        self._manifest, self._file = manifest, FileSession(_ENVIRONMENT, path)
+        runner.save_arrays(self._file.folder / "fed.npz", fed)
+        reply = self._file.ask(
+            "open",
+            kind="tflite_runtime",
+            model=str(path),
+            signature="infer",
+            threads=threads,
+            state="fed.npz",
+        )
+        self.takes_parameters = any(name in fed for name in reply["inputs"])
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Return the outputs by task name."""
         checked, _, _ = checked_batch(self._manifest, inputs, None, None)
-        return _run(self._worker, "predict", self._path, checked)
-
-
-def _open(worker: Worker, path: Path, **keys: object) -> list[str]:
-    """Open a signature and return the names of its inputs."""
-    try:
-        reply = worker.request(
-            "open", about=path.name, session=_SESSION, kind="tflite_runtime", model=str(path), **keys
-        )
-    except RunnerError as error:
-        raise _refused(path, error) from None
-    names: list[str] = reply["inputs"]
-    return names
-
-
-def _run(worker: Worker, op: str, path: Path, inputs: Arrays) -> dict[str, Array]:
-    try:
-        return worker.run(op, inputs, about=path.name, session=_SESSION)
-    except RunnerError as error:
-        raise _refused(path, error) from None
-
-
-def _refused(path: Path, error: RunnerError) -> BundleError:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), error.kind)
-    return BundleError(f"{_ENVIRONMENT.version} refuses {str(path)!r}: {text.rstrip('.')}. Export again.")
+        return self._file.run("predict", checked)

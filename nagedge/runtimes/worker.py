@@ -20,7 +20,7 @@ from nagedge.errors import BundleError, RuntimeUnavailableError
 from nagedge.runtimes import runner
 from nagedge.runtimes.isolation import Environment, ensure, make
 
-__all__ = ["Worker", "isolated_worker"]
+__all__ = ["FileSession", "RunnerError", "Worker", "isolated_worker"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -130,6 +130,45 @@ def isolated_worker(environment: Environment) -> Worker:
             "that `nagedge doctor` names, and try again."
         )
     return worker
+
+
+class FileSession:
+    """A file of a bundle in an isolated runtime, in a process of its own.
+
+    Args:
+        environment: where the runtime is.
+        file: what is worked on, for error texts.
+
+    Raises:
+        RuntimeUnavailableError: the environment cannot be made.
+    """
+
+    def __init__(self, environment: Environment, file: Path) -> None:
+        self._version, self._file = environment.version, file
+        self.worker = isolated_worker(environment)
+        self.folder = self.worker.folder
+
+    def ask(self, op: str, **keys: object) -> dict[str, Any]:
+        """Send a request and return its answer.
+
+        Raises:
+            BundleError: the runtime refuses the file or what is done with it, or crashes.
+        """
+        try:
+            return self.worker.request(op, about=self._file.name, session="session", **keys)
+        except RunnerError as error:
+            raise self._refused(error) from None
+
+    def run(self, op: str, inputs: Arrays, **keys: object) -> dict[str, npt.NDArray[Any]]:
+        """Send a request with arrays and return the arrays that come back; raises as :meth:`ask`."""
+        try:
+            return self.worker.run(op, inputs, about=self._file.name, session="session", **keys)
+        except RunnerError as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: RunnerError) -> BundleError:
+        text = next((line.strip() for line in str(error).splitlines() if line.strip()), error.kind)
+        return BundleError(f"{self._version} refuses {str(self._file)!r}: {text.rstrip('.')}. Export again.")
 
 
 def _started(environment: Environment, interpreter: Path) -> Worker | None:

@@ -349,7 +349,7 @@ def test_wrong_inputs_are_refused_before_they_reach_the_runtime(bundles: Factory
 
 def test_a_process_that_is_killed_is_named(bundles: Factory) -> None:
     session: Any = open_training(bundles("mlp"), TARGET, runtime="ort_training")
-    worker: Worker = session._worker
+    worker: Worker = session._file.worker
     worker._process.kill()
     with pytest.raises(
         BundleError, match=r"'ort_training' was killed by SIGKILL while it worked on 'training_model.onnx'"
