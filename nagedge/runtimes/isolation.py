@@ -237,9 +237,11 @@ def _find_python(uv: str, environment: Environment, folder: Path) -> str:
 
 
 def _uv(uv: str, environment: Environment, arguments: list[str]) -> None:
+    # In the cache: uv would take settings from the project that the user happens to be in.
     done = subprocess.run(
-        [uv, *arguments], capture_output=True, text=True, check=False, env=_environment_variables()
-    )
+        [uv, *arguments],
+        capture_output=True, text=True, check=False, cwd=cache_folder(), env=_environment_variables(),
+    )  # fmt: skip
     if done.returncode != 0:
         raise _unavailable(environment, _reason(done.stderr))
 

@@ -134,6 +134,19 @@ def test_what_a_killed_build_left_is_removed(tiny: Environment, cache: Path) -> 
     assert not left.exists()
 
 
+def test_the_users_project_has_no_say(
+    tiny: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "x"\nversion = "1"\n[tool.uv]\noverride-dependencies = ["tinyruntime==99"]\n'
+        'required-version = ">=999"\n'
+    )
+    monkeypatch.chdir(project)
+    assert ask(ensure(tiny), "import tinyruntime; print(tinyruntime.VALUE)") == "42"
+
+
 def test_two_processes_make_it_once(tiny: Environment, tmp_path: Path) -> None:
     program = (
         "from nagedge.runtimes.isolation import Environment, ensure\n"
