@@ -191,6 +191,11 @@ class ProgramBuilder:
             return self._size_tensor(value, dtype)
         if isinstance(value, (int, float)) and argument not in self.values:
             return self.tensor(value, dtype)
+        if argument not in self.values:
+            raise UnsupportedOperatorError(
+                "the model computes with a tensor without entries, which Core ML does not have: leave it out, or "
+                "choose an onnxruntime target."
+            )
         var = self.values[argument]
         if isinstance(var, (list, tuple)):
             var = var[0]

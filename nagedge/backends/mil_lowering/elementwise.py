@@ -87,10 +87,7 @@ def _add_like(op: str, *, swapped: bool = False) -> Rule:
         if swapped:
             left, right = right, left
         if alpha != 1:
-            factor = builder.tensor(alpha, dtype)
-            left, right = (builder.add("mul", x=left, y=factor), right) if swapped else (
-                left, builder.add("mul", x=right, y=factor)
-            )  # fmt: skip
+            right = builder.add("mul", x=right, y=builder.tensor(alpha, dtype))
         return builder.add(_OF_FLAGS[op] if dtype == torch.bool else op, x=left, y=right)
 
     return rule

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def package(lowered: Lowered, *, opset: int, metadata: Mapping[str, str]) -> dic
         metadata: texts that the model carries.
     """
     coremltools = import_coremltools()
-    with quiet():
+    with quiet(), _frozen_memory():
         model = coremltools.convert(
             lowered.program,
             convert_to="mlprogram",
@@ -58,6 +60,16 @@ def package(lowered: Lowered, *, opset: int, metadata: Mapping[str, str]) -> dic
         files[f"Data/{_AUTHOR}/weights/weight.bin"] = weights.read_bytes()
     files["Manifest.json"] = _manifest(with_weights=len(files) > 1)
     return files
+
+
+@contextmanager
+def _frozen_memory() -> Iterator[None]:
+    """Keep what is in memory out of the full garbage collections that ``convert`` asks for: half a second each."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _pipeline(coremltools: Any) -> Any:

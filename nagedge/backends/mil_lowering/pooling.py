@@ -12,7 +12,6 @@ from torch import fx
 
 from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, argument_of, fake_of
 from nagedge.backends.mil_lowering.structure import pad_constant, slice_axis
-from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES"]
 
@@ -56,44 +55,68 @@ def _planes(builder: ProgramBuilder, node: fx.Node, axes: int) -> tuple[Var, Cal
 
 
 def _max_pool(builder: ProgramBuilder, node: fx.Node) -> tuple[Var, Var]:
-    if any(user.args[1] == 1 for user in node.users):
-        raise UnsupportedOperatorError(
-            "the indices of a max pooling have no lowering: use the pooled values only, without torch.nn.MaxUnpool."
-        )
     geometry, _ = _pool_geometry(node, has_dilation=True)
     kernel, stride, padding, dilation = geometry
-    axes = len(kernel)
-    x, restore = _planes(builder, node, axes)
+    x, restore = _planes(builder, node, len(kernel))
     stops = _stops(builder, node, geometry)
-    if any(d > 1 for d in dilation):
-        return restore(_dilated_max_pool(builder, node, x, geometry, stops)), None
-    # MIL's padding of a maximum is minus infinity; a window behind it, as of ceil_mode, is padding like any other.
-    pads = [p for pair in zip(padding, stops, strict=True) for p in pair]
-    pooled = builder.add(
-        "max_pool", x=x, kernel_sizes=kernel, strides=stride, pad_type="custom", pad=pads, ceil_mode=False
-    )
-    return restore(pooled), None
+    used = any(user.args[1] == 1 for user in node.users)
+    parts: list[Var] = []
+    if used or any(d > 1 for d in dilation):
+        parts = _taps(builder, node, x, geometry, stops)
+        pooled = parts[0]
+        for part in parts[1:]:
+            pooled = builder.add("maximum", x=pooled, y=part)
+    else:
+        # MIL's padding of a maximum is minus infinity; a window behind it, as of ceil_mode, is padding like any other.
+        pads = [p for pair in zip(padding, stops, strict=True) for p in pair]
+        pooled = builder.add(
+            "max_pool", x=x, kernel_sizes=kernel, strides=stride, pad_type="custom", pad=pads, ceil_mode=False
+        )
+    return restore(pooled), restore(_places(builder, node, pooled, parts, geometry)) if used else None
 
 
-def _dilated_max_pool(
-    builder: ProgramBuilder, node: fx.Node, x: Var, geometry: Spread, stops: Sequence[int]
+def _places(
+    builder: ProgramBuilder, node: fx.Node, pooled: Var, parts: Sequence[Var], geometry: Spread
 ) -> Var:
-    """The largest of the taps, each a slice: MIL's pooling has no dilation."""
+    """Return the place of the first largest entry of each window, counted row by row over the plane."""
+    kernel, stride, padding, dilation = geometry
+    axes = len(kernel)
+    source, result = builder.shape_of(node.args[0])[-axes:], builder.sizes(fake_of(node).shape)[-axes:]
+    corners = np.zeros([1, 1, *result], np.int32)  # of the windows
+    for i in range(axes):
+        shape = [-1 if j == i else 1 for j in range(axes)]
+        rows = (np.arange(result[i]) * stride[i] - padding[i]) * math.prod(source[i + 1 :])
+        corners += rows.reshape(shape).astype(np.int32)
+    shifts = [
+        sum(t * d * math.prod(source[i + 1 :]) for i, (t, d) in enumerate(zip(tap, dilation, strict=True)))
+        for tap in np.ndindex(*kernel)
+    ]
+    taps = zip(parts, shifts, strict=True)
+    shift = builder.add("fill_like", ref_tensor=pooled, value=builder.scalar(shifts[-1], torch.int64))
+    for part, place in reversed(list(taps)[:-1]):
+        hit = builder.add("equal", x=part, y=pooled)
+        shift = builder.add("select", cond=hit, a=builder.scalar(place, torch.int64), b=shift)
+    return builder.add("add", x=shift, y=builder.constant(corners))
+
+
+def _taps(
+    builder: ProgramBuilder, node: fx.Node, x: Var, geometry: Spread, stops: Sequence[int]
+) -> list[Var]:
+    """Return what every window has at each position inside the kernel: MIL's pooling has no dilation and no indices."""
     kernel, stride, padding, dilation = geometry
     axes = len(kernel)
     size = builder.sizes(fake_of(node).shape)[-axes:]
     lead = [0] * (x.rank - axes)
     padded = pad_constant(builder, x, [*lead, *padding], [*lead, *stops], -math.inf)
-    largest = None
+    parts = []
     for tap in np.ndindex(*kernel):
         part = padded
         for i in range(axes):
             start = tap[i] * dilation[i]
-            part = slice_axis(
-                builder, part, x.rank - axes + i, start, start + (size[i] - 1) * stride[i] + 1, stride[i]
-            )
-        largest = part if largest is None else builder.add("maximum", x=largest, y=part)
-    return largest
+            stop = start + (size[i] - 1) * stride[i] + 1
+            part = slice_axis(builder, part, x.rank - axes + i, start, stop, stride[i])
+        parts.append(part)
+    return parts
 
 
 def _avg_pool(builder: ProgramBuilder, node: fx.Node) -> Var:
