@@ -40,6 +40,12 @@ export function tiles(manifest, examples, before, now, remove) {
   });
 }
 
+/** What the table says of a task. @param {Task} task */
+function measured({ kind, unit }) {
+  if (kind === "regression") return unit === "" ? " error" : ` error, ${unit}`;
+  return kind === "multilabel" ? " labels right" : " right";
+}
+
 /** @param {any} manifest @param {Example[]} examples @param {Decisions} before @param {Decisions} now */
 export function beforeAndAfter(manifest, examples, before, now) {
   if (examples.length === 0) return [];
@@ -48,11 +54,11 @@ export function beforeAndAfter(manifest, examples, before, now) {
     const [old, current] = [before, now].map((decisions) => score(task, decisions[task.name], targets));
     const better = "off" in old ? "off" in current && current.off < old.off : "right" in current && current.right > old.right;
     const text = (/** @type {typeof old} */ value) => "off" in value
-      ? `± ${short(value.off)}` : `${value.right} of ${value.of} right`;
-    return h("tr", {}, h("th", { scope: "row" }, words(task.name), task.unit === "" ? null : h("span", { class: "in-unit" }, ` in ${task.unit}`)), h("td", {}, text(old)),
+      ? short(value.off) : `${value.right} of ${value.of}`;
+    return h("tr", {}, h("th", { scope: "row" }, words(task.name), h("span", { class: "in-unit" }, measured(task))), h("td", {}, text(old)),
       h("td", { class: better ? "better" : "" }, text(current)));
   });
   return [h("table", {}, h("caption", { class: "hidden" }, "On your examples, as exported and now"),
-    h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "as exported"), h("th", { scope: "col" }, "now"))),
+    h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "before"), h("th", { scope: "col" }, "now"))),
     h("tbody", {}, ...rows))];
 }
