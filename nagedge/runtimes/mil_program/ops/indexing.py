@@ -77,7 +77,7 @@ def gather(
     at = axis % x.dim()
     rows = _in_range(indices, x.shape[at], opset)
     if batch_dims == 0:
-        return x.index_select(at, rows.reshape(-1)).reshape(*x.shape[:at], *rows.shape, *x.shape[at + 1 :])
+        return x.index_select(at, rows.reshape(-1)).reshape([*x.shape[:at], *rows.shape, *x.shape[at + 1 :]])
     batch = x.shape[:batch_dims]
     parts = [
         part.index_select(at - batch_dims, row.reshape(-1))

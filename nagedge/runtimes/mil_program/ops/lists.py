@@ -21,7 +21,7 @@ def make_list(
     dynamic_length: bool = True,
     dtype: str = "fp32",
 ) -> list[Any]:
-    """Return a list of zeros; of elements whose shape is not known, a list of nothing."""
+    """Return a list of zeros; of elements whose shape is not known, of nothing until the first is written."""
     del dynamic_length
     _check_length(init_length)
     sizes = [int(size) for size in elem_shape if isinstance(size, Tensor)]
@@ -43,7 +43,7 @@ def list_read(ls: list[Any], index: int) -> Tensor:
 
 
 def list_write(ls: list[Any], index: int, value: Tensor) -> list[Any]:
-    """Return the list with one element replaced; it grows where it must."""
+    """Return the list with one element replaced; it grows where it must, by zeros."""
     return _written(ls, (index,), [value])
 
 
@@ -63,18 +63,20 @@ def classify(probabilities: Tensor, classes: list[Any]) -> tuple[Any, dict[Any, 
     if len(flat) != len(classes):
         raise ValueError(f"{len(flat)} probabilities of {len(classes)} classes")
     names = [name if isinstance(name, str) else int(name) for name in classes]
-    return names[flat.index(max(flat))], dict(zip(names, flat, strict=True))
+    likeliest = names[flat.index(max(flat))]
+    label = likeliest if isinstance(likeliest, str) else torch.tensor(likeliest)
+    return label, dict(zip(names, flat, strict=True))
 
 
 def _written(ls: list[Any], indices: tuple[int, ...], values: list[Tensor]) -> list[Any]:
-    result = list(ls)
+    if any(index < 0 for index in indices):
+        raise IndexError(f"index is {min(indices)}, expected 0 or more")
+    length = max([len(ls), *(index + 1 for index in indices)])
+    _check_length(length)
+    result = [*ls, *[None] * (length - len(ls))]
     for index, value in zip(indices, values, strict=True):
-        if index < 0:
-            raise IndexError(f"index is {index}, expected 0 or more")
-        _check_length(index)
-        result += [None] * (index + 1 - len(result))
         result[index] = value
-    return result
+    return [torch.zeros_like(values[0]) if element is None else element for element in result]
 
 
 def _check_length(length: int) -> None:

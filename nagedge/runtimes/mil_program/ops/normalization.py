@@ -60,8 +60,15 @@ def l2_norm(x: Tensor, epsilon: float = 1e-6) -> Tensor:
 def local_response_norm(
     x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:
-    """Return ``x / (k + alpha / size * sum(x ** 2)) ** beta``, the sum over ``size`` neighbouring channels."""
-    return F.local_response_norm(x, size, alpha, beta, k)
+    """Return ``x / (k + alpha / size * sum(x ** 2)) ** beta``, the sum over ``size`` neighbouring channels.
+
+    An even size takes as many neighbours as the odd one below it, yet divides by itself: so Core ML computes it in
+    coremltools' tests.
+    """
+    radius = (size - 1) // 2
+    squares = F.pad(x.square().movedim(1, -1), [radius, radius])
+    sums = squares.unfold(-1, 2 * radius + 1, 1).sum(-1).movedim(-1, 1)
+    return x / (k + alpha / size * sums) ** beta
 
 
 def _scaled_and_shifted(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:

@@ -88,7 +88,7 @@ def topk(
     return_indices: bool = True,
     output_indices_dtype: str = "int32",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Return the ``k`` largest values along ``axis`` in order, and where they are; the smallest if ascending, all for -1.
+    """Return the ``k`` largest values along ``axis`` and where they are; the smallest if ascending, all for -1.
 
     Where they need no order they have one all the same: which one Core ML gives is not known.
     """
