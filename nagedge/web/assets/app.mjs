@@ -1,4 +1,4 @@
-/** The page: puts the parts together, and keeps what they share. */
+/** The page: puts the parts together. */
 
 import * as ort from "onnxruntime-web";
 
@@ -10,15 +10,13 @@ import { editorFor } from "./editors.mjs";
 import { beforeAndAfter, tiles } from "./examples_view.mjs";
 import { readPacked } from "./files.mjs";
 import { DivergedError, Learner } from "./learner.mjs";
-import { answers, decisions, learn } from "./lesson.mjs";
+import { answers } from "./lesson.mjs";
 import { decision, quantile } from "./metrics.mjs";
-import { packState, unpackState } from "./personal.mjs";
+import { Session } from "./session.mjs";
 import { readSettings, settingsFields } from "./settings.mjs";
-import { forget, load, save } from "./storage.mjs";
 
 const SHOW_EVERY_MS = 60;
 const SAVE_EVERY_MS = 3000;
-const MOST_LOSSES = 2000;
 
 const app = byId("app");
 
@@ -28,98 +26,69 @@ function say(text, problem = false) {
   byId("status").classList.toggle("problem", problem);
 }
 
+/** @param {unknown} error */
+const textOf = (error) => (error instanceof Error ? error.message : `${error}`);
+
 async function start() {
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmBinary = await readPacked("runtime.wasm");
   const bundle = await readBundle(readPacked);
-  const learner = await Learner.open(ort, bundle);
+  const session = new Session(await Learner.open(ort, bundle));
   const { model, tasks } = bundle.manifest;
   byId("model").textContent = `· ${words(model)}`;
   byId("title").textContent = tasks.map((/** @type {any} */ { name }) => words(name)).join(", ");
   byId("about").textContent = `Computed by ONNX Runtime ${ort.env.versions.web ?? ""} in this browser. `
     + "What you put in and what the model learns from it never leave this device.";
-  await run(learner);
+  await run(session);
   app.setAttribute("aria-busy", "false");
 }
 
-/** @param {Learner} learner */
-async function run(learner) {
-  const { bundle } = learner;
-  const { manifest, identity } = bundle;
-  /** @type {import("./lesson.mjs").Example[]} */
-  let examples = [];
-  /** @type {Record<string, number>[]} */
-  let losses = [];
-  /** @type {number[]} */
-  let times = [];
-  let steps = 0;
+/** @param {Session} session */
+async function run(session) {
+  const question = askAndAnswer(session, buttons);
   let learning = false;
-  /** What the exported model says of the examples. @type {{of: any, said: import("./examples_view.mjs").Decisions}} */
-  let asExported = { of: null, said: {} };
-
-  // The person's input and the model's answers to it.
-  const editors = manifest.inputs.map((/** @type {any} */ entry) => [entry, editorFor(manifest, entry, () => predict())]);
-  const panels = manifest.tasks.map((/** @type {any} */ task) => [task, panelFor(manifest, task, () => buttons())]);
-  byId("inputs").replaceChildren(...editors.map(([entry, editor]) => editors.length === 1 ? editor.element
-    : h("div", { class: "input" }, h("h3", {}, words(entry.name)), editor.element)));
-  byId("answers").replaceChildren(...panels.map(([, panel]) => panel.element));
-  byId("settings").replaceChildren(...settingsFields(manifest.training, bundle.batch));
-
-  /** @type {Record<string, number[]>|null} */
-  let answered = null;
-  let predicting = false;
-  let stale = false;
-
-  /** Answer the input as it is now; while one answer is computed, the next waits for the newest input. */
-  async function predict() {
-    stale = true;
-    if (predicting) return;
-    predicting = true;
-    try {
-      while (stale) {
-        stale = false;
-        const inputs = readInputs();
-        answered = inputs === null ? null : (await answers(learner, [{ inputs }]))[0];
-        for (const [task, panel] of panels) panel.show(answered === null ? null : answered[task.name]);
-        byId("answers-hint").hidden = answered !== null;
-        buttons();
-      }
-    } catch (error) {
-      say(`No prediction: ${/** @type {Error} */ (error).message}`, true);
-    } finally {
-      predicting = false;
-    }
-  }
-
-  function readInputs() {
-    const read = editors.map(([entry, editor]) => [entry.name, editor.read()]);
-    return read.some(([, value]) => value === null) ? null : Object.fromEntries(read);
-  }
+  byId("settings").replaceChildren(...settingsFields(session.learner.bundle.manifest.training, session.learner.bundle.batch));
 
   function buttons() {
-    const valid = panels.every(([, panel]) => !(panel.corrected() ?? []).some(Number.isNaN));
-    byId("keep").disabled = answered === null || !valid || learning;
-    byId("learn").disabled = examples.length === 0;
-    byId("learn").textContent = learning ? "Stop" : examples.length === 0 ? "Learn" : `Learn from ${examples.length}`;
+    const { length } = session.examples;
+    byId("keep").disabled = learning || !question.isAnswered();
+    byId("learn").disabled = length === 0;
+    byId("learn").textContent = learning ? "Stop" : length === 0 ? "Learn" : `Learn from ${length}`;
     byId("upload").disabled = byId("reset").disabled = learning;
   }
 
-  byId("keep").addEventListener("click", async () => {
-    const inputs = readInputs();
-    if (answered === null || inputs === null) return;
-    const said = answered;
-    const targets = Object.fromEntries(panels.map(
-      ([task, panel]) => [task.name, panel.corrected() ?? decision(task, said[task.name])]));
-    const shown = editors.map(([, editor]) => editor);
-    examples = [...examples, {
-      inputs, targets, picture: shown.map((editor) => editor.picture()).find((picture) => picture !== "") ?? "",
-      text: shown.map((editor) => editor.text()).filter((text) => text !== "").join("; "),
-    }];
-    for (const [, panel] of panels) panel.reset();
-    for (const [, editor] of editors) editor.clear();
-    say(examples.length === 1 ? "Kept. Give some more, or let it learn." : `Kept: ${examples.length} examples.`);
+  /** Draw all that depends on the weights and the examples. */
+  async function show() {
+    await showProgress(session, async (index) => {
+      session.examples = session.examples.filter((_, at) => at !== index);
+      say("Removed.");
+      await showAndSave();
+    });
+    buttons();
+    await question.answer();
+  }
+
+  /** A browser that keeps nothing does not stop the page. */
+  async function saved() {
+    try {
+      await session.save();
+    } catch (error) {
+      say(`This browser keeps nothing (${textOf(error)}): download your weights.`, true);
+    }
+  }
+
+  async function showAndSave() {
     await show();
-    await keep();
+    await saved();
+  }
+
+  byId("keep").addEventListener("click", async () => {
+    const example = question.take();
+    if (example === null) return;
+    session.examples = [...session.examples, example];
+    const { length } = session.examples;
+    say(length === 1 ? "Kept. Give some more, or let it learn." : `Kept: ${length} examples.`);
+    await showAndSave();
   });
 
   byId("learn").addEventListener("click", async () => {
@@ -133,110 +102,45 @@ async function run(learner) {
       return;
     }
     learning = true;
-    app.classList.add("learning");
     buttons();
-    const kept = { losses, steps };
+    say("Learning …");
     const bar = byId("progress");
     [bar.hidden, bar.value, bar.max] = [false, 0, chosen.steps];
     let shown = performance.now();
-    let saved = shown;
-    say("Learning …");
+    let kept = shown;
     try {
-      await learn(learner, examples, { ...chosen, seed: steps }, async (loss, ms) => {
-        losses = [...losses, loss].slice(-MOST_LOSSES);
-        times = [...times, ms].slice(-MOST_LOSSES);
-        steps += 1;
+      const steps = await session.lesson(chosen, async () => {
         bar.value += 1;
-        const now = performance.now();
-        if (now - shown > SHOW_EVERY_MS) {
-          await learner.refresh();
+        if (performance.now() - shown > SHOW_EVERY_MS) {
+          await session.learner.refresh();
           await show();
           await nextFrame();
           shown = performance.now();
         }
-        if (now - saved > SAVE_EVERY_MS) {
-          await keep();
-          saved = performance.now();
+        if (performance.now() - kept > SAVE_EVERY_MS) {
+          await saved();
+          kept = performance.now();
         }
         await nextTask();
         return learning;
       });
-      say(`Learnt ${steps - kept.steps} steps.`);
+      say(`Learnt ${steps} steps.`);
     } catch (error) {
-      ({ losses, steps } = kept);
-      const diverged = error instanceof DivergedError;
-      say(`${diverged ? "Diverged" : "Failed"}: ${/** @type {Error} */ (error).message}. The weights are as before; `
-        + (diverged ? "try a smaller step size in the settings." : "try again."), true);
+      const [what, remedy] = error instanceof DivergedError
+        ? ["Diverged", "try a smaller step size in the settings"] : ["Failed", "try again"];
+      say(`${what}: ${textOf(error)}. The weights are as before; ${remedy}.`, true);
     } finally {
       learning = false;
       bar.hidden = true;
-      app.classList.remove("learning");
-      await learner.refresh();
-      await show();
-      await keep();
+      await showAndSave();
     }
   });
 
-  /** Draw all that depends on the weights and the examples. */
-  async function show() {
-    const now = decisions(manifest, await answers(learner, examples));
-    if (asExported.of !== examples) {
-      asExported = { of: examples, said: decisions(manifest, await answers(learner, examples, "original")) };
-    }
-    const before = asExported.said;
-    byId("examples").replaceChildren(...tiles(manifest, examples, before, now, remove));
-    byId("examples-hint").textContent = examples.length > 0 ? ""
-      : "Correct what is wrong and keep it. What you leave as it is counts as right.";
-    byId("before-after").replaceChildren(...beforeAndAfter(manifest, examples, before, now));
-    byId("chart").replaceChildren(lossChart(losses));
-    byId("timing").replaceChildren(...(times.length === 0 ? [] : [
-      h("dt", {}, "step, p50"), h("dd", {}, `${short(quantile(times, 0.5))} ms`),
-      h("dt", {}, "p90"), h("dd", {}, `${short(quantile(times, 0.9))} ms`),
-      h("dt", {}, "steps timed"), h("dd", {}, `${times.length}`),
-    ]));
-    byId("steps-learnt").hidden = steps === 0;
-    byId("steps-learnt").textContent = `${steps} steps learnt`;
-    buttons();
-    await predict();
-  }
-
-  /** @param {number} index of an example */
-  async function remove(index) {
-    examples = examples.filter((_, at) => at !== index);
-    say("Removed.");
-    await show();
-    await keep();
-  }
-
-  /** Keep everything in the browser; a page that cannot goes on without. */
-  async function keep() {
-    try {
-      await save({ identity, weights: packState(bundle, learner.state, steps), examples, losses });
-      document.body.dataset.saved = `${steps}`;
-    } catch (error) {
-      say(`This browser keeps nothing (${/** @type {Error} */ (error).message}): download your weights.`, true);
-    }
-  }
-
-  async function restore() {
-    try {
-      const kept = await load(identity);
-      if (kept === undefined) return;
-      ({ examples, losses } = kept);
-      const unpacked = unpackState(bundle, kept.weights);
-      if (unpacked.steps > 0) learner.state = unpacked.state;
-      steps = unpacked.steps;
-      await learner.refresh();
-      if (steps > 0) say(`Welcome back: ${steps} steps learnt so far.`);
-    } catch (error) {
-      say(`What this browser kept cannot be used (${/** @type {Error} */ (error).message}).`, true);
-    }
-  }
-
   byId("download").addEventListener("click", () => {
-    const file = new Blob([packState(bundle, learner.state, steps)], { type: "application/octet-stream" });
+    const file = new Blob([/** @type {any} */ (session.weights())], { type: "application/octet-stream" });
     const address = URL.createObjectURL(file);
-    h("a", { href: address, download: `${manifest.model.replace(/[^\w-]+/g, "-")}-personal.safetensors` }).click();
+    const name = session.learner.bundle.manifest.model.replace(/[^\w-]+/g, "-");
+    h("a", { href: address, download: `${name}-personal.safetensors` }).click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
     say("Your weights were given to the browser to save.");
   });
@@ -246,36 +150,122 @@ async function run(learner) {
     const [file] = byId("upload-file").files;
     if (file === undefined) return;
     try {
-      const unpacked = unpackState(bundle, new Uint8Array(await file.arrayBuffer()));
-      learner.state = unpacked.state;
-      [steps, losses, times] = [unpacked.steps, [], []];
-      await learner.refresh();
-      await show();
-      await keep();
-      say(`Weights loaded: ${steps} steps learnt.`);
+      await session.useWeights(new Uint8Array(await file.arrayBuffer()));
+      say(`Weights loaded: ${session.steps} steps learnt.`);
+      await showAndSave();
     } catch (error) {
-      say(`${file.name} was not loaded: ${/** @type {Error} */ (error).message}.`, true);
+      say(`${file.name} was not loaded: ${textOf(error)}.`, true);
     }
     byId("upload-file").value = "";
   });
 
   byId("reset").addEventListener("click", async () => {
     if (!confirm("Forget all examples and all that was learnt from them?")) return;
-    learner.state = bundle.state;
-    [examples, losses, times, steps] = [[], [], [], 0];
-    for (const [, panel] of panels) panel.reset();
-    await learner.refresh();
+    await session.reset();
+    question.forget();
     await show();
-    try {
-      await forget(identity);
-    } catch {
-      // a browser that keeps nothing has nothing to forget
-    }
     say("Forgotten: the model is as it was exported.");
   });
 
-  await restore();
+  try {
+    await session.restore();
+    if (session.steps > 0) say(`Welcome back: ${session.steps} steps learnt so far.`);
+  } catch (error) {
+    say(`What this browser kept cannot be used (${textOf(error)}).`, true);
+  }
   await show();
+}
+
+/**
+ * The person's input, the model's answers to it, and the person's corrections.
+ * @param {Session} session @param {() => void} changed is called when an answer or a correction is another
+ */
+function askAndAnswer({ learner }, changed) {
+  const { manifest } = learner.bundle;
+  /** @type {[any, import("./editors.mjs").Editor][]} */
+  const editors = manifest.inputs.map((/** @type {any} */ entry) => [entry, editorFor(manifest, entry, () => answer())]);
+  /** @type {[any, import("./answers.mjs").Panel][]} */
+  const panels = manifest.tasks.map((/** @type {any} */ task) => [task, panelFor(manifest, task, changed)]);
+  byId("inputs").replaceChildren(...editors.map(([entry, editor]) => editors.length === 1 ? editor.element
+    : h("div", { class: "input" }, h("h3", {}, words(entry.name)), editor.element)));
+  byId("answers").replaceChildren(...panels.map(([, panel]) => panel.element));
+
+  /** @type {Record<string, number[]>|null} */
+  let answered = null;
+  let answering = false;
+  let stale = false;
+
+  /** Answer the input as it is now; while one answer is computed, the next waits for the newest input. */
+  async function answer() {
+    stale = true;
+    if (answering) return;
+    answering = true;
+    try {
+      while (stale) {
+        stale = false;
+        const inputs = read();
+        answered = inputs === null ? null : (await answers(learner, [{ inputs }]))[0];
+        for (const [task, panel] of panels) panel.show(answered === null ? null : answered[task.name]);
+        byId("answers-hint").hidden = answered !== null;
+        changed();
+      }
+    } catch (error) {
+      say(`No prediction: ${textOf(error)}`, true);
+    } finally {
+      answering = false;
+    }
+  }
+
+  /** @returns {Record<string, import("./tensors.mjs").Tensor>|null} */
+  function read() {
+    const tensors = editors.map(([entry, editor]) => [entry.name, editor.read()]);
+    return tensors.some(([, value]) => value === null) ? null : Object.fromEntries(tensors);
+  }
+
+  /** An example of the input, the answers and the corrections; null where one of them is missing. */
+  function example() {
+    const [inputs, said] = [read(), answered];
+    if (inputs === null || said === null) return null;
+    const targets = Object.fromEntries(panels.map(
+      ([task, panel]) => [task.name, panel.corrected() ?? decision(task, said[task.name])]));
+    const picture = editors.map(([, editor]) => editor.picture()).find((address) => address !== "") ?? "";
+    const text = editors.map(([, editor]) => editor.text()).filter((words) => words !== "").join("; ");
+    return { inputs, targets, picture, text };
+  }
+
+  const forget = () => panels.forEach(([, panel]) => panel.reset());
+  return {
+    answer,
+    forget,
+    isAnswered: () => answered !== null && panels.every(([, panel]) => !(panel.corrected() ?? []).some(Number.isNaN)),
+    /** The example, and everything is ready for the next. */
+    take() {
+      const taken = example();
+      if (taken === null) return null;
+      forget();
+      for (const [, editor] of editors) editor.clear();
+      return taken;
+    },
+  };
+}
+
+/** @param {Session} session @param {(index: number) => void} remove an example */
+async function showProgress(session, remove) {
+  const { examples, losses, times, steps } = session;
+  const { manifest } = session.learner.bundle;
+  const { before, now } = await session.decisions();
+  byId("examples").replaceChildren(...tiles(manifest, examples, before, now, remove));
+  byId("examples-hint").textContent = examples.length > 0 ? ""
+    : "Correct what is wrong and keep it. What you leave as it is counts as right.";
+  byId("before-after").replaceChildren(...beforeAndAfter(manifest, examples, before, now));
+  byId("chart").replaceChildren(lossChart(losses));
+  byId("timing").replaceChildren(...(times.length === 0 ? [] : [
+    h("dt", {}, "step, p50"), h("dd", {}, `${short(quantile(times, 0.5))} ms`),
+    h("dt", {}, "p90"), h("dd", {}, `${short(quantile(times, 0.9))} ms`),
+    h("dt", {}, "steps timed"), h("dd", {}, `${times.length}`),
+  ]));
+  byId("steps-learnt").hidden = steps === 0;
+  byId("steps-learnt").textContent = `${steps} steps learnt`;
 }
 
 /** Wait until the browser has drawn; a tab in the background draws nothing and is not waited for. */
@@ -294,5 +284,5 @@ const nextTask = () => new Promise((resolve) => {
 start().catch((error) => {
   app.setAttribute("aria-busy", "false");
   byId("title").textContent = "This page cannot start";
-  say(error.message, true);
+  say(textOf(error), true);
 });

@@ -35,7 +35,7 @@ export function tensor(dtype, shape, data) {
 /** @param {any} type @param {Data|number[]} data */
 function convert(type, data) {
   if (data instanceof type) return data;
-  return type === BigInt64Array ? type.from(Array.from(data, (value) => BigInt(value))) : type.from(data, Number);
+  return type === BigInt64Array ? type.from(Array.from(/** @type {any} */ (data), BigInt)) : type.from(data, Number);
 }
 
 /**
