@@ -115,7 +115,10 @@ def test_pixels_become_the_image_that_pillow_reads(colour: str, tmp_path: Path) 
 def _node(script: str, file: str, *, expected: int) -> None:
     """Run a test script in Node and see that it ran as many tests as there are cases."""
     done = subprocess.run(
-        [*node_command(), "--test-reporter=tap", str(HERE / script), file], capture_output=True, text=True, check=False
+        [*node_command(), "--test-reporter=tap", str(HERE / script), file],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"# pass {expected}\n" in done.stdout, done.stdout
