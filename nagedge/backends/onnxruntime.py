@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from nagedge.backends.onnx_lowering import lower_to_onnx, unsupported_operators
 from nagedge.backends.onnx_precision import in_ort_format, in_precision
-from nagedge.errors import UnsupportedOperatorError
+from nagedge.errors import ConfigurationError, UnsupportedOperatorError
 from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.train_step import StepGraph
@@ -48,11 +48,17 @@ def lower(
         calibration: batches of prepared inputs by name, for the precision ``int8``: a few hundred rows.
 
     Raises:
-        ConfigurationError: precision ``int8`` without calibration.
+        ConfigurationError: precision ``int8`` without calibration; the ORT format in ``fp16``.
         DataError: the calibration does not fit the inputs.
         UnsupportedOperatorError: for an operator without a lowering; the text names it, its module and the target.
             Or a converter of ONNX Runtime failed.
     """
+    if target.ort_format and target.precision == "fp16":
+        raise ConfigurationError(
+            f"target {target.name!r} asks for the ORT format in fp16: that format holds the graph as this machine runs "
+            "it, which is in float32 where its processor has no half precision. Set ort_format = false, and let the "
+            "device load infer.onnx."
+        )
     graphs: dict[str, fx.GraphModule] = {"infer": inference.module}
     if step is not None:
         graphs["train_step"] = step.module
@@ -63,7 +69,9 @@ def lower(
             inference.module, inference.inputs, inference.outputs, inference.state, target, "infer"
         )
     }
-    models["infer"] = in_precision(models["infer"], target, inference.inputs, calibration)
+    models["infer"] = in_precision(
+        models["infer"], target, inference.inputs, calibration, batch=inference.batch or target.batch
+    )
     if step is not None:
         models["train_step"] = _onnx(
             step.module, step.inputs, step.outputs, step.constants, target, "train_step"

@@ -24,7 +24,12 @@ _REMEDY = "Choose a target of precision 'fp32', which needs no conversion."
 
 
 def in_precision(
-    model: bytes, target: Target, inputs: Sequence[TensorSpec] = (), calibration: Batches = ()
+    model: bytes,
+    target: Target,
+    inputs: Sequence[TensorSpec] = (),
+    calibration: Batches = (),
+    *,
+    batch: int | None = None,
 ) -> bytes:
     """Return a float32 ONNX model in the target's precision, with the same float32 inputs and outputs.
 
@@ -33,6 +38,7 @@ def in_precision(
         target: its precision is ``fp32``, ``fp16``, ``int8`` or ``int8_dynamic``.
         inputs: of the model.
         calibration: batches of prepared inputs by name, for ``int8``; a few hundred rows.
+        batch: the only batch size that the model takes; None when it is free.
 
     Raises:
         ConfigurationError: ``int8`` without calibration.
@@ -49,7 +55,7 @@ def in_precision(
     payload: dict[str, Any] = {"model": model, "target": target.name}
     if target.precision == "int8_dynamic":
         return run_conversion(f"{_HERE}.int8:quantize_dynamic", payload, what=what, remedy=_REMEDY)["model"]
-    payload["calibration"] = _packed(target, inputs, calibration)
+    payload["calibration"] = _packed(target, inputs, calibration, batch)
     return run_conversion(f"{_HERE}.int8:quantize_static", payload, what=what, remedy=_REMEDY)["model"]
 
 
@@ -65,20 +71,20 @@ def in_ort_format(models: Mapping[str, bytes], target: Target) -> tuple[dict[str
     return {name: answer[name] for name in models}, answer["config"]
 
 
-def _packed(target: Target, inputs: Sequence[TensorSpec], calibration: Batches) -> bytes:
+def _packed(target: Target, inputs: Sequence[TensorSpec], calibration: Batches, batch: int | None) -> bytes:
     """Return the calibration rows as safetensors, in batches of the size that the model takes."""
     import safetensors.numpy
 
     arrays = {
         f"{number}/{name}": array
-        for number, batch in enumerate(_batches(target, inputs, calibration))
-        for name, array in batch.items()
+        for number, rows in enumerate(_batches(target, inputs, calibration, batch))
+        for name, array in rows.items()
     }
     return safetensors.numpy.save(arrays)
 
 
 def _batches(
-    target: Target, inputs: Sequence[TensorSpec], calibration: Batches
+    target: Target, inputs: Sequence[TensorSpec], calibration: Batches, size: int | None
 ) -> Iterator[dict[str, Array]]:
     if not calibration:
         raise ConfigurationError(
@@ -96,18 +102,11 @@ def _batches(
             )
     if rows == 0:
         raise DataError(f"calibration of target {target.name!r} has no row: give a few hundred.")
-    size = _fixed_size(target, inputs)
     for start in range(0, rows, size or _CALIBRATED_AT_ONCE):
         chosen = np.arange(start, min(start + (size or _CALIBRATED_AT_ONCE), rows))
         if size is not None:
             chosen = np.resize(chosen, size)  # a repeated row changes no range
         yield {name: np.ascontiguousarray(column[chosen]) for name, column in columns.items()}
-
-
-def _fixed_size(target: Target, inputs: Sequence[TensorSpec]) -> int | None:
-    """Return the only batch size that the model takes, where it has one."""
-    own = {spec.shape[0] for spec in inputs} - {BATCH}
-    return int(own.pop()) if own else target.batch
 
 
 def _column(target: Target, spec: TensorSpec, calibration: Batches) -> Array:

@@ -6,14 +6,13 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nagedge.backends.onnx_precision.selection import chosen_nodes, one_scale_weights
-from nagedge.backends.onnx_precision.session import check_runs, prepare_onnxruntime
+from nagedge.backends.onnx_precision.session import check_runs, folded, prepare_onnxruntime
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["quantize_dynamic", "quantize_static"]
@@ -41,7 +40,8 @@ def quantize_static(payload: dict[str, Any]) -> dict[str, bytes]:
     import onnx
     from onnxruntime import quantization
 
-    prepared = _preprocessed(payload["model"])
+    prepared = folded(payload["model"])
+    onnx.save(prepared, "prepared.onnx")
     chosen = chosen_nodes(prepared.graph)
     if not chosen:
         raise _nothing_to_quantise(payload["target"])
@@ -85,7 +85,7 @@ def quantize_dynamic(payload: dict[str, Any]) -> dict[str, bytes]:
     import onnx
     from onnxruntime import quantization
 
-    prepared = _preprocessed(payload["model"])
+    prepared = folded(payload["model"])
     _transpose_weights(prepared.graph)
     onnx.save(prepared, "prepared.onnx")
     with _quiet():
@@ -93,6 +93,7 @@ def quantize_dynamic(payload: dict[str, Any]) -> dict[str, bytes]:
             "prepared.onnx",
             "int8.onnx",
             op_types_to_quantize=["MatMul", "Gather"],  # Gemm becomes a MatMul first
+            nodes_to_exclude=_products_of_many_matrices(prepared.graph),
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
             # Matrix products are of float32; without this the quantiser looks their type up, and may not find it.
@@ -102,6 +103,12 @@ def quantize_dynamic(payload: dict[str, Any]) -> dict[str, bytes]:
     if not any(node.op_type in ("MatMulInteger", "DequantizeLinear") for node in model.graph.node):
         raise _nothing_to_quantise(payload["target"])
     return {"model": _finished(model)}
+
+
+def _products_of_many_matrices(graph: Any) -> list[str]:
+    """Return the names of matrix products with constants of three dimensions or more, for which there is no kernel."""
+    rank = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and rank.get(node.input[1], 2) > 2]
 
 
 def _transpose_weights(graph: Any) -> None:
@@ -152,18 +159,6 @@ class _Batches:
         return next(self._left, None)
 
 
-def _preprocessed(model: bytes) -> Any:
-    """Write and return the model with constants folded, Conv and BatchNorm fused, and the types of all tensors."""
-    import onnx
-    from onnxruntime.quantization import quant_pre_process
-
-    Path("given.onnx").write_bytes(model)
-    with _quiet():
-        # Symbolic shape inference is for sizes; the quantiser asks for the types, which the plain one finds.
-        quant_pre_process("given.onnx", "prepared.onnx", skip_symbolic_shape=True)
-    return onnx.load("prepared.onnx")
-
-
 def _finished(model: Any, inputs: Mapping[str, Array] | None = None) -> bytes:
     """Return the model's bytes without what the tools note for themselves; it must run."""
     import onnx
@@ -174,12 +169,29 @@ def _finished(model: Any, inputs: Mapping[str, Array] | None = None) -> bytes:
     model.graph.initializer.extend(kept)
     del model.graph.value_info[:]
     del model.metadata_props[:]
+    _shorten_names(model.graph)
     model.producer_name = "nagedge"
     model.producer_version = ""
     onnx.checker.check_model(model)
     result: bytes = model.SerializeToString()
     check_runs(result, inputs)
     return result
+
+
+def _shorten_names(graph: Any) -> None:
+    """Number the tensors inside the graph: the quantiser's names for them are up to a third of a small model's file."""
+    border = {"", *(info.name for info in (*graph.input, *graph.output))}
+    numbers: dict[str, str] = {}
+
+    def short(name: str) -> str:
+        return name if name in border else numbers.setdefault(name, f"#{len(numbers)}")
+
+    for number, node in enumerate(graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+        node.input[:] = [short(name) for name in node.input]
+        node.output[:] = [short(name) for name in node.output]
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,9 @@ def convert(payload: dict[str, Any]) -> dict[str, bytes]:
     """Return each model of the payload (name -> serialised ONNX model) in ORT format, and ``config``.
 
     The graph is optimised here, once and for all; a session that loads the file optimises nothing more. What only this
-    machine could run is left out: the blocked layout NCHWc of x86.
+    machine could run is left out: the blocked layout NCHWc of x86. ("Saved runtime optimisations", the tool's other
+    style, are applied only by sessions with ``session.enable_saved_runtime_optimizations``: without it, an int8 model
+    would compute in float.) The content is always the same, but not the order in which ONNX Runtime writes some lists.
     """
     ort = prepare_onnxruntime()
     from onnxruntime.tools.ort_format_model import create_config_from_models

@@ -16,6 +16,9 @@ _BETWEEN = {
 }  # fmt: skip
 """Operators with an 8-bit kernel that lie between convolutions: quantised, the feature map stays in 8 bits there."""
 
+_JOINING = {"Add", "Concat"}
+"""Of these, all inputs have to come from convolutions: the sum that runs through a transformer stays float."""
+
 
 def chosen_nodes(graph: Any) -> list[str]:
     """Return the names of the nodes to quantise.
@@ -38,9 +41,11 @@ def chosen_nodes(graph: Any) -> list[str]:
         elif node.op_type == "Gather":
             if node.input[0] in weights:
                 chosen.append(node.name)
-        elif node.op_type in _BETWEEN and not in_8_bits.isdisjoint(node.input):
-            in_8_bits.update(node.output)
-            chosen.append(node.name)
+        elif node.op_type in _BETWEEN:
+            joined = set(node.input if node.op_type in _JOINING else node.input[:1]) - weights
+            if joined and joined <= in_8_bits:
+                in_8_bits.update(node.output)
+                chosen.append(node.name)
     return chosen
 
 

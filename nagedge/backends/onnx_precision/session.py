@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-__all__ = ["check_runs", "prepare_onnxruntime", "session_options"]
+__all__ = ["check_runs", "folded", "prepare_onnxruntime", "session_options"]
 
 
 def prepare_onnxruntime() -> Any:
@@ -33,6 +33,22 @@ def session_options(ort: Any) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return options
+
+
+def folded(model: bytes) -> Any:
+    """Return the parsed model with constants folded, Conv and BatchNorm fused, and the types of all tensors noted.
+
+    These are ONNX Runtime's basic optimisations, whose results are standard operators on any machine. They come before
+    a conversion because quantisers take constant weights only.
+    """
+    import onnx
+
+    ort = prepare_onnxruntime()
+    options = session_options(ort)
+    options.optimized_model_filepath = "folded.onnx"
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnx.shape_inference.infer_shapes(onnx.load("folded.onnx"))
 
 
 def check_runs(model: bytes, inputs: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
