@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from nagedge.backends.mil_lowering import Compression, Options, lower_to_mil, package, unsupported_operators
+from nagedge.backends.mil_lowering import Compression, Options, RefusedOperatorError, lower_to_mil, package
 from nagedge.backends.mil_lowering.names import feature_name
 from nagedge.errors import ConfigurationError, UnsupportedOperatorError
 from nagedge.graphs.decompositions.convolution_matmul import convolution_backward
@@ -99,15 +99,18 @@ def _package(
     module_of: Callable[[str], str | None],
     options: Options,
 ) -> dict[str, bytes]:
-    missing = unsupported_operators(module)
-    if missing:
-        path = module_of(missing[0])
-        where = f" (module {path!r})" if path else ""
-        raise UnsupportedOperatorError(
-            f"backend 'coreml' cannot lower {missing[0]!r}{where} for target {target.name!r}"
-            + (f", nor {', '.join(missing[1:])}" if len(missing) > 1 else "")
-            + ". Replace it by operators of torch.nn in common use, or choose an onnxruntime target."
-        )
     names = {feature_name(name): name for name in (*(spec.name for spec in inputs), *outputs, *constants)}
-    lowered = lower_to_mil(module, inputs, outputs, constants, options)
-    return package(lowered, opset=options.opset, metadata={NAMES_KEY: json.dumps(names, sort_keys=True)})
+    try:
+        lowered = lower_to_mil(module, inputs, outputs, constants, options)
+        return package(lowered, opset=options.opset, metadata={NAMES_KEY: json.dumps(names, sort_keys=True)})
+    except RefusedOperatorError as error:
+        path = module_of(error.operator)
+        where = f"module {path!r}, " if path else ""
+        raise UnsupportedOperatorError(
+            f"backend 'coreml' cannot lower {error.operator!r} ({where}target {target.name!r}): {error.reason}. "
+            "Replace it by operators of torch.nn in common use, or choose an onnxruntime target."
+        ) from error
+    except UnsupportedOperatorError as error:
+        raise UnsupportedOperatorError(
+            f"backend 'coreml' cannot lower the model for target {target.name!r}: {error}"
+        ) from error

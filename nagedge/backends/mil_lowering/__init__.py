@@ -1,7 +1,7 @@
 """Traced ATen graphs to ML Programs, operator by operator."""
 
 from nagedge.backends.mil_lowering.compression import Compression
-from nagedge.backends.mil_lowering.lower import Options, lower_to_mil, unsupported_operators
+from nagedge.backends.mil_lowering.lower import Options, RefusedOperatorError, lower_to_mil
 from nagedge.backends.mil_lowering.package import package
 
-__all__ = ["Compression", "Options", "lower_to_mil", "package", "unsupported_operators"]
+__all__ = ["Compression", "Options", "RefusedOperatorError", "lower_to_mil", "package"]

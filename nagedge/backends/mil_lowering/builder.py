@@ -106,7 +106,7 @@ class ProgramBuilder:
         array = self._stored(tensor)
         feature = feature_name(name)
         if self._compression is not None and axis is not None and self._compression.applies_to(array):
-            return self._compression.constant(self._mb, feature, array, axis)
+            return self._compression.constant(self._mb, feature, array, axis, opset=self.opset)
         if array.ndim == 0:
             return self._mb.const(val=array[()], name=feature)
         return self._mb.const(val=np.ascontiguousarray(array), name=feature)

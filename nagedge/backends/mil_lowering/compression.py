@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SMALLEST", "Compression", "palette", "quantized"]
+__all__ = ["CHANNELS", "SMALLEST", "Compression", "palette", "palettes", "quantized"]
 
 SMALLEST = 512
 """Tensors with fewer values stay as they are: a table or scales would outweigh what is saved."""
+
+CHANNELS = 16
+"""Output channels that share a table, where tables may differ: channels of a layer differ in scale."""
 
 _ROUNDS = 60
 _VALUES = 16
@@ -33,32 +36,60 @@ class Compression:
 
     def applies_to(self, array: npt.NDArray[Any]) -> bool:
         """Whether a weight is compressed: floating, at least a matrix, and large enough."""
-        return (
-            array.dtype.kind == "f"
-            and array.ndim >= 2
-            and array.size >= SMALLEST
-            and bool(np.isfinite(array).all())
+        large = array.dtype.kind == "f" and array.ndim >= 2 and array.size >= SMALLEST
+        return large and bool(np.isfinite(array).all())
+
+    def constant(self, mb: Any, name: str, array: npt.NDArray[Any], axis: int, *, opset: int) -> Any:
+        """Return the compressed constant of a weight.
+
+        Args:
+            mb: coremltools' builder.
+            name: of the constant.
+            array: float32 or float16, the type of the decompressed weight too.
+            axis: of its output channels.
+            opset: the iOS version; from iOS 18 on, a palette has one table for each :data:`CHANNELS` channels.
+        """
+        wide = array.astype(np.float32)
+        if self.kind == "int8":
+            data, scale = quantized(wide, axis)
+            return mb.constexpr_affine_dequantize(
+                quantized_data=data, zero_point=np.int8(0), scale=scale.astype(array.dtype), axis=np.int32(axis),
+                name=name,
+            )  # fmt: skip
+        if opset < 18:
+            table, indices = palette(wide)
+            packed = indices[0::2] | np.append(indices[1::2], np.zeros(indices.size % 2, np.uint8)) << 4
+            return mb.constexpr_lut_to_dense(
+                indices=packed.astype(np.uint8), lut=table.astype(array.dtype),
+                shape=np.asarray(array.shape, np.uint32), name=name,
+            )  # fmt: skip
+        tables, places = palettes(wide, axis)
+        return mb.constexpr_lut_to_dense(
+            indices=_four_bits(places), lut=tables.astype(array.dtype), name=name
         )
 
-    def constant(self, mb: Any, name: str, array: npt.NDArray[Any], axis: int) -> Any:
-        """Return the compressed constant of a weight; ``axis`` is that of its output channels."""
-        if self.kind == "int8":
-            data, scale = quantized(array.astype(np.float32), axis)
-            return mb.constexpr_affine_dequantize(
-                quantized_data=data,
-                zero_point=np.int8(0),
-                scale=scale.astype(array.dtype),
-                axis=np.int32(axis),
-                name=name,
-            )
-        table, indices = palette(array.astype(np.float32))
-        packed = indices[0::2] | np.append(indices[1::2], np.zeros(indices.size % 2, np.uint8)) << 4
-        return mb.constexpr_lut_to_dense(
-            indices=packed.astype(np.uint8),
-            lut=table.astype(array.dtype),
-            shape=np.asarray(array.shape, np.uint32),
-            name=name,
-        )
+
+def _four_bits(indices: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """Mark numbers below 16 as MIL's type of four bits."""
+    from coremltools.converters.mil.mil import types
+
+    return indices.astype(types.np_uint4_dtype)
+
+
+def palettes(
+    array: npt.NDArray[np.float32], axis: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Return a table for each :data:`CHANNELS` entries of ``axis``, and the index of every entry of ``array``.
+
+    The tables have shape ``[.., 16, 1]``, with the axes of ``array`` in front: one table, but along ``axis``.
+    """
+    count = array.shape[axis] // CHANNELS if array.shape[axis] % CHANNELS == 0 else 1
+    found = [palette(part) for part in np.split(array, count, axis)]
+    shape = [count if i == axis else 1 for i in range(array.ndim)]
+    tables = np.stack([table for table, _ in found]).reshape([*shape, _VALUES, 1])
+    parts = np.split(array, count, axis)
+    indices = [flat.reshape(part.shape) for (_, flat), part in zip(found, parts, strict=True)]
+    return tables, np.concatenate(indices, axis)
 
 
 def quantized(

@@ -21,17 +21,31 @@ from nagedge.backends.mil_lowering.compression import Compression
 from nagedge.backends.mil_lowering.high_rank import within_rank
 from nagedge.backends.mil_lowering.names import feature_name
 from nagedge.backends.mil_lowering.operands import short_name
-from nagedge.backends.mil_lowering.sdk import import_coremltools
+from nagedge.backends.mil_lowering.sdk import import_coremltools, quiet
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem, operator_name
 from nagedge.specs import TensorSpec
 
-__all__ = ["RULES", "Lowered", "Options", "lower_to_mil", "unsupported_operators"]
+__all__ = ["RULES", "Lowered", "Options", "RefusedOperatorError", "lower_to_mil", "unsupported_operators"]
 
 Rule = Callable[[ProgramBuilder, fx.Node], Any]
 RULES: dict[str, Rule] = {
     **elementwise.RULES, **activations.RULES, **structure.RULES, **compute.RULES, **pooling.RULES, **convolution.RULES,
 }  # fmt: skip
+
+
+class RefusedOperatorError(UnsupportedOperatorError):
+    """One operator that cannot be lowered.
+
+    Attributes:
+        operator: such as ``"aten.add"``.
+        reason: without a full stop.
+    """
+
+    def __init__(self, operator: str, reason: str) -> None:
+        super().__init__(f"{operator!r} cannot be lowered to an ML Program: {reason}.")
+        self.operator = operator
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -95,12 +109,27 @@ def lower_to_mil(
         options: precision, operator set, batch.
 
     Raises:
-        UnsupportedOperatorError: for an operator without a rule, or one that MIL refuses.
+        RefusedOperatorError: an operator without a rule, or one that MIL refuses.
+        UnsupportedOperatorError: something else that Core ML does not have.
     """
     missing = unsupported_operators(module)
     if missing:
-        raise UnsupportedOperatorError(f"no Core ML lowering for {', '.join(missing)}.")
-    module = within_rank(module)
+        raise RefusedOperatorError(missing[0], "it has no lowering" + _also(missing[1:]))
+    with quiet():
+        return _lowered_program(within_rank(module), inputs, outputs, constants, options)
+
+
+def _also(more: Sequence[str]) -> str:
+    return f", nor have {', '.join(more)}" if more else ""
+
+
+def _lowered_program(
+    module: fx.GraphModule,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[str],
+    constants: Mapping[str, Tensor],
+    options: Options,
+) -> Lowered:
     coremltools = import_coremltools()
     from coremltools.converters.mil.mil import Function, Program
 
@@ -212,7 +241,7 @@ def _lowered(builder: ProgramBuilder, node: fx.Node) -> Any:
         raise
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UnsupportedOperatorError(f"{operator_name(node)!r} has no lowering here: {text}.") from error
+        raise RefusedOperatorError(operator_name(node), text) from error
     first = value[0] if isinstance(value, tuple) else value
     wanted = builder.sizes(fake_of(node).shape)
     for own, size in zip(first.shape, wanted, strict=True):

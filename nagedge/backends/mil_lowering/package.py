@@ -12,6 +12,7 @@ from typing import Any
 
 from nagedge.backends.mil_lowering.lower import Lowered
 from nagedge.backends.mil_lowering.sdk import import_coremltools, quiet
+from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["LARGEST_BATCH", "PASSES", "package"]
 
@@ -36,19 +37,28 @@ def package(lowered: Lowered, *, opset: int, metadata: Mapping[str, str]) -> dic
         lowered: the program; it is consumed.
         opset: number of the iOS version.
         metadata: texts that the model carries.
+
+    Raises:
+        UnsupportedOperatorError: coremltools refuses the program.
     """
     coremltools = import_coremltools()
     with quiet(), _frozen_memory():
-        model = coremltools.convert(
-            lowered.program,
-            convert_to="mlprogram",
-            inputs=[_input(coremltools, name, shape) for name, shape in lowered.inputs.items()],
-            minimum_deployment_target=getattr(coremltools.target, f"iOS{opset}"),
-            compute_precision=coremltools.precision.FLOAT32,
-            skip_model_load=True,
-            pass_pipeline=_pipeline(coremltools),
-        )
-        spec = model.get_spec()
+        try:
+            model = coremltools.convert(
+                lowered.program,
+                convert_to="mlprogram",
+                inputs=[_input(coremltools, name, shape) for name, shape in lowered.inputs.items()],
+                minimum_deployment_target=getattr(coremltools.target, f"iOS{opset}"),
+                compute_precision=coremltools.precision.FLOAT32,
+                skip_model_load=True,
+                pass_pipeline=_pipeline(coremltools),
+            )
+            spec = model.get_spec()
+        except Exception as error:
+            text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise UnsupportedOperatorError(
+                f"coremltools {coremltools.__version__} cannot write the program: {text}. Choose an onnxruntime target."
+            ) from error
     names = [feature.name for feature in spec.description.output]
     assert names == list(lowered.outputs), f"coremltools renamed the outputs {lowered.outputs} to {names}"
     spec.description.metadata.ClearField("userDefined")

@@ -1,0 +1,412 @@
+"""Lowering to ML Programs: what is Core ML's own, the files, their sizes, their names, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lowering_harness import Lowering, case, flags, ints, normal, one_of
+from mil_lowering_harness import FREE, check, packaged, run_once, traced, write_package
+from models_for_tests import KIND, LEVEL, TwoHeads
+from torch import nn
+
+import nagedge
+from nagedge.backends import coreml
+from nagedge.backends.mil_lowering import Compression, Options, lower_to_mil, package
+from nagedge.backends.mil_lowering.compression import palette, quantized
+from nagedge.backends.mil_lowering.high_rank import MAX_RANK, within_rank
+from nagedge.backends.mil_lowering.lower import RULES
+from nagedge.backends.mil_lowering.names import feature_name, original_name
+from nagedge.errors import ConfigurationError, UnsupportedOperatorError
+from nagedge.graphs.decompositions import PORTABLE_OPS
+from nagedge.runtimes.mil_program import load_program
+from nagedge.targets import load_target
+
+aten = torch.ops.aten
+OF_SIZES = {"sym_size", "floordiv", "getitem"}
+
+
+def test_every_portable_operator_has_a_rule() -> None:
+    missing = PORTABLE_OPS - OF_SIZES - set(RULES)
+    assert not missing
+
+
+# --- names ----------------------------------------------------------------------------------------------------
+
+
+@given(st.text(alphabet="ab_.x05é-", max_size=12) | st.text(max_size=8))
+def test_names_come_back(name: str) -> None:
+    feature = feature_name(name)
+    assert original_name(feature) == name
+    assert not feature or (feature.isidentifier() and feature.isascii())
+    assert not feature.startswith(("_v", "_c"))
+
+
+def test_usual_names_read_as_before() -> None:
+    assert feature_name("sample_weight") == "sample_weight"
+    assert feature_name("next.params.trunk.0.weight_hh_l1") == "next__params__trunk__0__weight_hh_l1"
+
+
+# --- convolutions with constant and with computed weights -----------------------------------------------------
+
+
+def convolution(x: torch.Tensor, w: torch.Tensor, *rest: object) -> torch.Tensor:
+    result: torch.Tensor = aten.convolution.default(x, w, *rest)
+    return result
+
+
+GEOMETRIES = {
+    "plain": ((2, 9, 8), (4, 2, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
+    "stride, uneven padding": ((2, 9, 8), (4, 2, 3, 2), [2, 3], [2, 0], [1, 1], False, [0, 0], 1),
+    "dilation": ((2, 11, 9), (4, 2, 3, 2), [1, 2], [2, 1], [2, 3], False, [0, 0], 1),
+    "groups": ((6, 7, 7), (4, 3, 3, 3), [1, 1], [0, 1], [1, 1], False, [0, 0], 2),
+    "depthwise, dilation": ((3, 9, 9), (6, 1, 3, 3), [2, 1], [1, 1], [2, 2], False, [0, 0], 3),
+    "one axis": ((4, 13), (6, 2, 3), [2], [1], [3], False, [0], 2),
+    "three axes": ((2, 5, 6, 7), (4, 2, 3, 2, 1), [1, 2, 1], [1, 0, 0], [2, 1, 1], False, [0, 0, 0], 1),
+    "transposed": ((4, 5, 6), (4, 3, 3, 2), [2, 1], [1, 0], [1, 1], True, [1, 0], 1),
+    "transposed, groups, dilation": ((4, 5, 6), (4, 3, 3, 2), [3, 2], [1, 2], [2, 1], True, [2, 1], 2),
+    "transposed, output padding beyond reach": (
+        (3, 4, 4),
+        (3, 2, 1, 1),
+        [3, 3],
+        [0, 0],
+        [1, 1],
+        True,
+        [2, 2],
+        1,
+    ),
+    "transposed, large padding": ((2, 6, 6), (2, 3, 2, 2), [1, 1], [3, 1], [1, 1], True, [0, 0], 1),
+    "transposed, depthwise, one axis": ((3, 7), (3, 2, 4), [2], [1], [1], True, [1], 3),
+}
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.parametrize("computed", [False, True], ids=["constant", "computed"])
+def test_convolutions(geometry: tuple[object, ...], computed: bool, tmp_path: Path) -> None:
+    shape, weight_shape, *rest = geometry
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(weight_shape, generator=generator)  # type: ignore[call-overload]
+    outputs = weight_shape[1] * rest[-1] if rest[3] else weight_shape[0]  # type: ignore[index,operator]
+    bias = torch.randn(outputs, generator=generator)
+    stride, padding, dilation, transposed, output_padding, groups = rest
+
+    def run(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        if computed:
+            w, b = w * (1.0 + x.sum() * 0.0), b * (1.0 + x.sum() * 0.0)
+        return convolution(x, w, b, stride, padding, dilation, transposed, output_padding, groups)
+
+    item = case(
+        "convolution",
+        "",
+        run,
+        normal(*shape),
+        constants=(weight, bias),
+        rtol=1e-5,
+        atol=1e-5,  # type: ignore[misc]
+    )
+    check(item, tmp_path)
+
+
+# --- what MIL does otherwise than torch -----------------------------------------------------------------------
+
+OWN = [
+    case("where", "condition larger than its values", lambda c, x: torch.where(c, x[:, :1], 0.0), flags(4), normal(3)),
+    case("where", "scalars", lambda c: torch.where(c, 1.0, 0.0), flags(4)),
+    case("log", "of zero", torch.log, one_of((0.0, 1.0, 1e-30), 3)),
+    case("reciprocal", "small", torch.reciprocal, one_of((1e-6, -1e-6, 1e30, 3.0), 4)),
+    case("expand", "along the batch", lambda x: x + torch.ones(1, 3).expand(x.shape[0], 3), normal(3)),
+    case("expand", "as a result", lambda x: x[:, :1].expand(-1, 4), normal(3)),
+    case("expand", "of the batch, as a result", lambda x: x.sum(0, keepdim=True).expand(x.shape[0], -1), normal(3)),
+    case("full", "as a result", lambda x: (torch.full((2, 3), 4.5), x * 1), normal(2)),
+    case("arange", "floating", lambda x: x + torch.arange(0.0, 2.0, 0.5), normal(4)),
+    case("constant_pad_nd", "whole numbers", lambda x: aten.constant_pad_nd.default(x, [1, 2], -7), ints(-9, 9, 3)),
+    case("constant_pad_nd", "flags", lambda x: aten.constant_pad_nd.default(x, [1, 2], True), flags(3)),
+    case("index_select", "flags", lambda x, i: aten.index_select.default(x, 1, i), flags(4),
+         constants=(torch.tensor([3, 0, -1]) % 4,)),
+    case("sum", "flags", lambda x: x.sum(1), flags(4)),
+    case("select", "of a vector", lambda x: (x.sum(0)[1], x[:, 0]), normal(3)),
+    case("mm", "both transposed", lambda x, w: (w.t() @ x.t()).t() + x.t()[:1].t(), normal(3),
+         constants=(torch.randn(3, 3),)),
+    case("addmm", "constant weights", lambda x, w, b: aten.addmm.default(b, x, w.t()), normal(3),
+         constants=(torch.randn(5, 3), torch.randn(5))),
+    case("addmm", "a bias a row", lambda x, w, b: aten.addmm.default(b, x, w.t()), normal(3),
+         constants=(torch.randn(5, 3), torch.randn(1, 5))),
+    case("_log_softmax", "large", lambda x: torch.log_softmax(x * 300, 1), normal(5), atol=1e-4),
+    case("max_pool2d_with_indices", "indices, padding, dilation",
+         lambda x: aten.max_pool2d_with_indices.default(x, [2, 3], [2, 1], [1, 1], [1, 2])[1], normal(2, 6, 7)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("item", OWN, ids=str)
+def test_where_mil_and_torch_differ(item: Lowering, tmp_path: Path) -> None:
+    check(item, tmp_path)
+
+
+@pytest.mark.parametrize("opset", [16, 17])
+@pytest.mark.parametrize("item", [OWN[0], OWN[9], OWN[11], OWN[16]], ids=str)
+def test_older_operator_sets(item: Lowering, opset: int, tmp_path: Path) -> None:
+    check(item, tmp_path, Options(opset))
+
+
+def test_a_fixed_batch_leaves_nothing_to_run_time(tmp_path: Path) -> None:
+    item = case("mean", "over the batch", lambda x: (x - x.mean(0)).reshape(-1) / x.shape[0], normal(3))
+    check(item, tmp_path, replace(FREE, batch=6))
+    text = str(lower_to_mil(*traced(item), replace(FREE, batch=6)).program)
+    assert " shape(x=" not in text
+    assert " shape(x=" in str(lower_to_mil(*traced(item), FREE).program)
+
+
+def test_an_input_may_be_an_output_and_an_output_may_come_twice(tmp_path: Path) -> None:
+    def function(x: torch.Tensor) -> list[torch.Tensor]:
+        y = x + 1
+        return [x, y, y, torch.ones(2)]
+
+    check(case("add", "", function, normal(2)), tmp_path)
+
+
+# --- more than five axes --------------------------------------------------------------------------------------
+
+
+def in_six_axes(x: torch.Tensor) -> list[torch.Tensor]:
+    y = x.view(-1, 2, 3, 2, 2, 4)
+    scaled = y * 2 + y.mean(3, keepdim=True)
+    return [
+        y.sum([3, 5]),
+        y.permute(0, 3, 1, 5, 2, 4).reshape(-1, 24, 4),
+        y.permute(5, 4, 3, 2, 1, 0).flatten(0, 4),
+        scaled.relu().amax([1, 4]),
+        torch.where(scaled > 0, scaled, torch.zeros_like(scaled)).select(3, 1),
+        torch.cat([scaled, y], 4).flatten(1),
+        y.unsqueeze(0).expand(3, -1, -1, -1, -1, -1, -1).sum(0).sum(-1),
+        torch.nn.functional.pad(y, [1, 0, 0, 2]).flip([2, 5])[:, :, :, 0],
+        y.softmax(4).flatten(1),
+        (y + torch.ones_like(y)).sum(5),
+    ]
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+def test_tensors_of_six_and_seven_axes(batch: int | None, tmp_path: Path) -> None:
+    item = case("permute", "six axes", in_six_axes, normal(96), rtol=1e-5, atol=1e-5)
+    check(item, tmp_path, replace(FREE, batch=batch))
+    module = within_rank(traced(item)[0])
+    fakes = [
+        node.meta["val"] for node in module.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+    assert max(fake.dim() for fake in fakes) <= MAX_RANK
+
+
+def test_what_has_no_form_with_fewer_axes_is_refused() -> None:
+    for say, function in {
+        "has more than 5 axes": lambda x: x.view(-1, 2, 2, 2, 2, 2),
+        "'unbind' on a tensor of more than 5 axes": lambda x: aten.unbind.int(x.view(-1, 2, 2, 2, 2, 2), 1)[
+            0
+        ].sum([1, 2]),
+    }.items():
+        with pytest.raises(UnsupportedOperatorError, match=say):
+            packaged(case("view", "", function, normal(32)))
+
+
+# --- float16 and compressed weights ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"), [(-1e9, -65504.0), (1e-12, 2.0**-14), (-np.inf, -np.inf), (0.0, 0.0)]
+)
+def test_numbers_that_float16_cannot_hold(value: float, stored: float, tmp_path: Path) -> None:
+    item = case("full", "", lambda x: x * 0 + torch.full((), value), normal(2))
+    options = replace(FREE, half=True)
+    program = load_program(write_package(packaged(item, options), tmp_path / "p"))
+    (got,) = run_once(program, torch.zeros(3, 2))
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, np.full((3, 2), stored, np.float32))
+
+
+def layer(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(x @ w.t())
+
+
+@pytest.mark.parametrize("opset", [16, 18])
+@pytest.mark.parametrize(("kind", "bits", "error"), [("int8", 8, 0.01), ("palette4", 4, 0.14)])
+def test_compressed_weights(kind: str, bits: int, error: float, opset: int, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(96, 64, generator=generator) * torch.linspace(0.2, 1, 96).unsqueeze(1)
+    item = case("mm", "", layer, normal(64), constants=(weight,))
+    options = Options(opset, half=True, compression=Compression(kind))
+    files = packaged(item, options)
+    program = load_program(write_package(files, tmp_path / "p"))
+    x = torch.randn(5, 64, generator=generator) * 0.1
+    (got,) = run_once(program, x)
+    expected = layer(x, weight)
+    assert (
+        float((torch.from_numpy(got) - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+        < error
+    )
+    size = len(files["Data/com.apple.CoreML/weights/weight.bin"])
+    assert size < weight.numel() * bits / 8 * 1.1 + 1024
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_int8_rounds_by_half_a_step_a_channel(axis: int) -> None:
+    array = np.random.default_rng(0).standard_normal((6, 8, 3)).astype(np.float32)
+    array[(slice(None),) * axis + (2,)] = 0.0
+    values, scale = quantized(array, axis)
+    shape = [-1 if i == axis else 1 for i in range(3)]
+    assert (np.abs(values * scale.reshape(shape) - array) <= scale.reshape(shape) / 2 * 1.0001).all()
+    assert scale[2] == 1.0
+
+
+def test_a_palette_is_no_worse_than_an_even_grid_and_exact_for_few_values() -> None:
+    array = np.random.default_rng(0).standard_normal(4001).astype(np.float32)
+    table, indices = palette(array)
+    assert table.shape == (16,)
+    error = float(((table[indices] - array) ** 2).mean())
+    grid = np.linspace(array.min(), array.max(), 16)
+    even = float(((grid[np.abs(array[:, None] - grid).argmin(1)] - array) ** 2).mean())
+    assert error < 0.6 * even  # Lloyd-Max for a normal distribution: 0.0095 of the variance
+    assert error < 0.0105
+    few = np.repeat(np.asarray([0.5, -1.0, 3.0, 0.0], np.float32), 300)
+    table, indices = palette(few)
+    np.testing.assert_array_equal(table[indices], few)
+
+
+# --- the files ------------------------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    """Weights used forwards and (frozen, in a training step) backwards; a dilated and a depthwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 24, 3, padding=2, dilation=2), nn.GELU(), nn.Conv2d(24, 24, 3, groups=24, stride=2),
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(384, 64), nn.LayerNorm(64),
+        )  # fmt: skip
+        self.heads = TwoHeads(nn.ReLU(), 64)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = self.heads(self.trunk(x))
+        return found
+
+
+def exported(folder: Path, **options: object) -> nagedge.Bundle:
+    torch.manual_seed(0)
+    return nagedge.export(
+        Net().eval(), tasks=[KIND, LEVEL], example_input=torch.randn(4, 3, 17, 17), out=folder,
+        **{"targets": "ios-arm64-coreml-fp32-train", **options},
+    )  # fmt: skip
+
+
+def size_of(bundle: nagedge.Bundle, artifact: str) -> int:
+    return sum(bundle.manifest.files[name].size_bytes for name in bundle.manifest.files_in(artifact))
+
+
+def test_files_hold_weights_once_and_nothing_that_can_be_computed(tmp_path: Path) -> None:
+    bundle = exported(tmp_path / "b", trainable="heads")
+    weights = sum(array.nbytes for array in bundle.params().values())
+    artifacts = bundle.manifest.targets["ios-arm64-coreml-fp32-train"].artifacts
+    assert size_of(bundle, artifacts["infer"]) <= 1.1 * weights + 16_000
+    assert size_of(bundle, artifacts["train_step"]) <= 1.1 * weights + 40_000
+
+
+def test_two_exports_are_equal_to_the_byte(tmp_path: Path) -> None:
+    first, second = exported(tmp_path / "a"), exported(tmp_path / "b")
+    assert first.manifest.files == second.manifest.files
+
+
+def test_the_manifest_lists_what_is_there() -> None:
+    files = packaged(case("mm", "", layer, normal(64), constants=(torch.randn(96, 64),)))
+    manifest = json.loads(files["Manifest.json"])
+    paths = {entry["path"] for entry in manifest["itemInfoEntries"].values()}
+    assert paths == {"com.apple.CoreML/model.mlmodel", "com.apple.CoreML/weights"}
+    assert manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["name"] == "model.mlmodel"
+    without = json.loads(packaged(case("add", "", torch.add, normal(2), normal(2)))["Manifest.json"])
+    assert [entry["name"] for entry in without["itemInfoEntries"].values()] == ["model.mlmodel"]
+
+
+@pytest.mark.parametrize("batch_norm", ["train", "freeze"])
+def test_batch_norm_in_a_training_step(batch_norm: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trunk = nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2), nn.BatchNorm2d(6), nn.SiLU(), nn.AvgPool2d(2), nn.Flatten()
+    )
+    bundle = nagedge.export(
+        TwoHeads(trunk, 24).eval(), tasks=[KIND, LEVEL], example_input=torch.randn(4, 2, 10, 10),
+        targets="ios-arm64-coreml-fp32-train", out=tmp_path / "b", batch_norm=batch_norm,
+    )  # fmt: skip
+    assert all(c.within_tolerance for c in nagedge.verify(bundle, steps=4))
+
+
+# --- refusals -------------------------------------------------------------------------------------------------
+
+
+class Warps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.warp = Grid()
+        self.head = TwoHeads(nn.Flatten(), 32)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = self.head(self.warp(x))
+        return found
+
+
+class Grid(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x)
+
+
+def test_an_operator_without_a_rule_names_module_target_and_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        nagedge.export(
+            Warps(), tasks=[KIND, LEVEL], example_input=torch.randn(4, 2, 4, 4), targets="ios-arm64-coreml-fp32",
+            out=tmp_path / "b",
+        )  # fmt: skip
+    assert str(caught.value) == (
+        "backend 'coreml' cannot lower 'aten.special_bessel_j0' (module 'warp', target 'ios-arm64-coreml-fp32'): it "
+        "has no lowering. Replace it by operators of torch.nn in common use, or choose an onnxruntime target."
+    )
+
+
+def test_an_unknown_system_is_refused(tmp_path: Path) -> None:
+    target = replace(load_target("ios-arm64-coreml-fp32"), minimum_os="macOS12")
+    with pytest.raises(
+        ConfigurationError, match=r"minimum_os is 'macOS12', expected one of 'iOS16', 'iOS17', 'iOS18'"
+    ):
+        exported(tmp_path / "b", targets=target)
+
+
+def test_what_the_builder_refuses_becomes_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rule(builder: object, node: object) -> object:
+        raise ValueError("In op, of type mul, named x, an odd thing happened.\nand more")
+
+    monkeypatch.setitem(RULES, "mul", rule)
+    with pytest.raises(
+        UnsupportedOperatorError,
+        match=r"'aten.mul' cannot be lowered to an ML Program: In op.*odd thing happened\.$",
+    ):
+        packaged(case("mul", "", torch.mul, normal(2), normal(2)))
+
+
+def test_what_the_serializer_refuses_becomes_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import coremltools
+
+    def convert(*arguments: object, **options: object) -> object:
+        raise RuntimeError("cannot serialize\ntrace")
+
+    item = case("mul", "", torch.mul, normal(2), normal(2))
+    lowered = lower_to_mil(*traced(item), FREE)
+    monkeypatch.setattr(coremltools, "convert", convert)
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"coremltools .* cannot write the program: cannot serialize\."
+    ):
+        package(lowered, opset=18, metadata={})
+
+
+def test_the_decompositions_keep_the_step_free_of_what_core_ml_lacks() -> None:
+    assert list(coreml.DECOMPOSITIONS) == [aten.convolution_backward.default]
