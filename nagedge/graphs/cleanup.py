@@ -49,14 +49,19 @@ def clean(module: fx.GraphModule, *, differentiated: bool = False) -> None:
 
 
 def _share_repeated(graph: fx.Graph) -> None:
-    """Common-subexpression elimination: equal operator, equal arguments, one node."""
+    """Common-subexpression elimination: equal operator, equal arguments, one node; equal constants, too."""
     seen: dict[Hashable, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(
+        key: Hashable
+        if node.op == "get_attr":
+            tensor = getattr(graph.owning_module, str(node.target)).detach().contiguous()
+            key = (tensor.dtype, tuple(tensor.shape), tensor.numpy().tobytes())
+        elif node.op != "call_function" or torch.Tag.nondeterministic_seeded in getattr(
             node.target, "tags", ()
         ):
             continue
-        key = (node.target, _key(node.args), _key(node.kwargs))
+        else:
+            key = (node.target, _key(node.args), _key(node.kwargs))
         first = seen.get(key)
         if first is None:
             seen[key] = node

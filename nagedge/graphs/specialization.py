@@ -25,6 +25,11 @@ __all__ = ["specialize"]
 
 Rule = Callable[..., Any]
 
+aten = torch.ops.aten
+
+_WEIGHTS: Mapping[Any, int] = {aten.convolution.default: 1}
+"""Operators whose rules are for computed weights only, and which argument these are: runtimes prepare constant ones."""
+
 
 def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
     """Return ``step`` with its deferred operators expanded by a backend's rules.
@@ -37,16 +42,34 @@ def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
         FixedBatchError: the step's batch is symbolic, but a rule fixes it.
     """
     table = decomposition_table(overrides)
+    inner = {operator: rule for operator, rule in table.items() if operator not in _WEIGHTS}
     module = select_outputs(step.traced, range(len(step.all_outputs)))
+    constants = _constants(module, len(step.inputs))
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and node.target in step.deferred:
-            mode = _expand(module, node, table)
+        if node.op == "call_function" and node.target in step.deferred and node.target in table:
+            weights = _WEIGHTS.get(node.target)
+            if weights is not None and node.args[weights] in constants:
+                continue
+            own = inner if weights is None else inner | {node.target: table[node.target]}
+            mode = _expand(module, node, own)
             if step.batch is None and _is_fixed(mode):
                 raise FixedBatchError(f"a rule for {node.target} fixes the batch size")
     clean(module, differentiated=True)
     return replace(
         step, module=select_outputs(module, range(len(step.outputs))), traced=module, deferred=frozenset()
     )
+
+
+def _constants(module: fx.GraphModule, inputs: int) -> set[fx.Node]:
+    """Return the nodes that depend on constants alone; the first ``inputs`` placeholders are none."""
+    found: set[fx.Node] = set()
+    for index, node in enumerate(module.graph.nodes):
+        given = node.op == "get_attr" or (node.op == "placeholder" and index >= inputs)
+        if given or (
+            node.op == "call_function" and node.all_input_nodes and found >= set(node.all_input_nodes)
+        ):
+            found.add(node)
+    return found
 
 
 def _is_fixed(mode: FakeTensorMode) -> bool:
@@ -98,7 +121,7 @@ def _expand(module: fx.GraphModule, node: fx.Node, table: Mapping[Any, Rule]) ->
 def _constant(module: fx.GraphModule, tensor: Any, node: fx.Node) -> fx.Node:
     """Make a constant of an expansion one of the module's; the node stands where the graph is inserting."""
     name = f"_expanded_constant{sum(key.startswith('_expanded_constant') for key in dir(module))}"
-    setattr(module, name, tensor)
+    module.register_buffer(name, tensor)
     constant = module.graph.get_attr(name)
     constant.meta = dict(node.meta)
     return constant

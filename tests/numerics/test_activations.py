@@ -10,6 +10,8 @@ from harness import check, normal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nagedge.graphs.decompositions import ONNX, masks
+
 ACTIVATIONS = [
     nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.1), nn.PReLU(), nn.PReLU(4), nn.ELU(0.7),
     nn.ELU(inplace=True), nn.SELU(), nn.CELU(1.3), nn.GELU(), nn.GELU(approximate="tanh"), nn.SiLU(),
@@ -25,8 +27,28 @@ def test_activation(layer: nn.Module) -> None:
     check(layer, normal(4, 5))
 
 
-def test_hardsigmoid() -> None:
-    check(nn.Hardsigmoid(), normal(4, 5), rtol=1e-7)  # torch's own kernel holds 1 / 6 in single precision
+MASKED = [nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.Hardtanh(-0.5, 0.7), nn.Threshold(0.1, 0.2)]
+
+
+@pytest.mark.parametrize("layer", MASKED, ids=str)
+def test_derivatives_as_products_with_masks(layer: nn.Module) -> None:
+    check(layer, normal(4, 5), overrides=ONNX)
+    check(layer, _edges, batches=(2,), overrides=ONNX)
+
+
+def test_masks_of_tiny_and_huge_values() -> None:
+    tiny = torch.finfo(torch.float32).tiny
+    x = torch.tensor([-1e38, -tiny, 0.0, tiny, 1e-30, 1e38, float("inf")])
+    grad = torch.full_like(x, 2.0)
+    assert masks.threshold_backward(grad, x, 0.0).tolist() == [0, 0, 0, 2, 2, 2, 2]
+    near = torch.tensor([5.9999995, 6.0, 6.0000005, 0.0, tiny])
+    assert masks.hardtanh_backward(grad[:5], near, 0.0, 6.0).tolist() == [2, 0, 0, 0, 2]
+
+
+@pytest.mark.parametrize("table", [(), ONNX], ids=["portable", "onnx"])
+def test_hardsigmoid(table: object) -> None:
+    # torch's own kernel holds 1 / 6 in single precision
+    check(nn.Hardsigmoid(), normal(4, 5), rtol=1e-7, overrides=table)  # type: ignore[arg-type]
 
 
 def _edges(batch: int) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from harness import check, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from nagedge.graphs.decompositions import ONNX
@@ -35,6 +37,20 @@ TABLES = {"portable": (), "onnx": ONNX}
         (nn.Conv2d(2, 2, 3, padding=1, groups=2), (2, 10, 11)),
         (nn.Conv2d(4, 4, 4, padding="same", dilation=(1, 2)), (4, 6, 6)),
         (nn.Conv1d(4, 4, 4, padding="same"), (4, 7)),
+        # depthwise: one tile, tiles with and without a remainder, too many cells for the forward, tall, wide
+        (nn.Conv2d(3, 3, 5, padding=2, groups=3), (3, 6, 6)),
+        (nn.Conv2d(3, 3, 5, stride=2, padding=2, groups=3), (3, 12, 12)),
+        (nn.Conv2d(2, 2, 3, stride=2, padding=1, groups=2), (2, 25, 23)),
+        (nn.Conv2d(2, 2, 3, padding=1, groups=2), (2, 25, 5)),
+        (nn.Conv2d(2, 2, 3, padding=(2, 0), dilation=(2, 1), groups=2), (2, 13, 9)),
+        (nn.Conv2d(2, 2, (2, 3), stride=(3, 2), padding=(0, 1), groups=2, bias=False), (2, 19, 7)),
+        (nn.Conv2d(2, 2, 3, padding=4, groups=2), (2, 9, 8)),
+        (nn.Conv2d(2, 2, (1, 3), groups=2), (2, 3, 70)),
+        (nn.Conv1d(3, 3, 5, padding=2, groups=3), (3, 50)),
+        (nn.Conv1d(3, 3, 4, stride=3, padding=1, dilation=2, groups=3), (3, 41)),
+        (nn.Conv2d(4, 6, 1), (4, 1, 1)),
+        (nn.Conv2d(4, 6, 1, bias=False), (4, 3, 3)),
+        (nn.Conv2d(4, 6, 1, padding=1), (4, 1, 1)),
         (nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), (4, 9)),
         (nn.Conv3d(2, 3, 2, stride=(1, 2, 1), padding=(0, 1, 1)), (2, 4, 4, 3)),
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), (4, 6, 6)),
@@ -61,6 +77,28 @@ def test_convolution(layer: nn.Module, shape: tuple[int, ...], table: str) -> No
 )
 def test_transposed_convolution(layer: nn.Module, shape: tuple[int, ...], table: str) -> None:
     check(layer, normal(*shape), overrides=TABLES[table])
+
+
+FROZEN = [
+    (nn.Conv2d(4, 6, 3, padding=1), (4, 6, 7)),
+    (nn.Conv2d(4, 6, 1, stride=2), (4, 5, 4)),
+    (nn.Conv2d(4, 4, 5, stride=2, padding=2, groups=4), (4, 9, 8)),
+    (nn.Conv2d(4, 4, 3, padding=1, groups=4), (4, 6, 6)),
+    (nn.Conv2d(4, 6, (3, 2), stride=(2, 3), padding=(1, 2), dilation=(2, 1), groups=2), (4, 9, 8)),
+    (nn.Conv2d(3, 6, 3, stride=2), (3, 8, 8)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), FROZEN, ids=str)
+def test_input_gradient_alone(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    frozen = copy.deepcopy(layer).double()
+    for parameter in frozen.parameters():
+        parameter.requires_grad_(False)
+    check(
+        lambda x: functional_call(frozen, dict(frozen.named_parameters()), (x,)),
+        normal(*shape),
+        overrides=ONNX,
+    )
 
 
 def test_convolution_without_batch_axis_inside() -> None:

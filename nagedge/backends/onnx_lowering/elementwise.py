@@ -266,11 +266,33 @@ def _expm1(builder: GraphBuilder, node: fx.Node) -> str:
     return builder.add("Mul", [builder.add("Tanh", [half]), factor])
 
 
+def _line(argument: Any, dtype: torch.dtype) -> tuple[Any, float, float]:
+    """Return ``x``, slope and offset where an argument is ``slope * x + offset``, with numbers for the two."""
+    slope, offset = 1.0, 0.0
+    if _is_by_number(argument, "add", dtype):
+        argument, offset = argument.args[0], float(argument.args[1])
+    if _is_by_number(argument, "mul", dtype):
+        argument, slope = argument.args[0], float(argument.args[1])
+    return argument, slope, offset
+
+
+def _is_by_number(argument: Any, name: str, dtype: torch.dtype) -> bool:
+    return (
+        isinstance(argument, fx.Node) and argument.op == "call_function" and short_name(argument) == name
+        and len(argument.args) == 2 and not argument.kwargs and isinstance(argument.args[1], (int, float))
+        and isinstance(argument.args[0], fx.Node) and dtype_of(argument.args[0]) == dtype
+    )  # fmt: skip
+
+
 def _clamp(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
-    result = builder.tensor(node.args[0], dtype)
     low = node.kwargs.get("min", node.args[1] if len(node.args) > 1 else None)
     high = node.kwargs.get("max", node.args[2] if len(node.args) > 2 else None)
+    if (low, high) == (0, 1) and dtype.is_floating_point:
+        x, slope, offset = _line(node.args[0], dtype)
+        if x is not node.args[0]:
+            return builder.add("HardSigmoid", [builder.tensor(x, dtype)], alpha=slope, beta=offset)
+    result = builder.tensor(node.args[0], dtype)
     if not any(isinstance(bound, fx.Node) for bound in (low, high)):
         names = ["" if bound is None else builder.scalar(bound, dtype) for bound in (low, high)]  # type: ignore[arg-type]
         return builder.add("Clip", [result, *names])

@@ -19,7 +19,9 @@ from torch._ops import OpOverload
 from nagedge.graphs.decompositions import (
     activations,
     convolution,
+    convolution_onnx,
     indexing,
+    masks,
     normalization,
     padding,
     pooling,
@@ -139,7 +141,13 @@ PORTABLE: Mapping[OpOverload, Rule] = {
 """Our rules above torch's core decompositions, for every backend."""
 
 ONNX: Mapping[OpOverload, Rule] = {
-    aten.convolution_backward.default: convolution.convolution_backward(convolution.input_gradient_for_onnx),
+    aten.convolution.default: convolution_onnx.convolution_with_computed_weights,
+    aten.convolution_backward.default: convolution_onnx.convolution_backward,
+    aten.threshold_backward.default: masks.threshold_backward,
+    aten.hardtanh_backward.default: masks.hardtanh_backward,
+    aten.hardswish.default: masks.hardswish,
+    aten.hardswish_backward.default: masks.hardswish_backward,
+    aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
 }
 """Overrides for ONNX Runtime."""
 

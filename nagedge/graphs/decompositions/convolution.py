@@ -26,7 +26,6 @@ __all__ = [
     "im2col",
     "input_gradient_by_convolution",
     "input_gradient_by_transposed_convolution",
-    "input_gradient_for_onnx",
     "weight_gradient",
 ]
 
@@ -38,10 +37,6 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 FEW_CHANNELS = 8
 """Below this many input channels a matrix product a tap is too small to be worth its overhead."""
-
-
-LARGE_MAP = 100
-"""From this many cells on, a depthwise convolution of the gradient beats a transposed one on ONNX Runtime."""
 
 
 def flip_by_axis(w: Tensor) -> Tensor:
@@ -123,25 +118,6 @@ def input_gradient_by_convolution(
         grad, flip(turned), None, [1] * axes, pads, list(dilation), False, [0] * axes, groups
     )
     return out
-
-
-def input_gradient_for_onnx(
-    grad: Tensor, spatial: Ints, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
-    """A transposed convolution, except where ONNX Runtime 1.31 was measured faster without.
-
-    One thread, batch 8: 3x3, 64 channels, 28x28, stride 2: 0.6 ms transposed, 6.7 ms spread out by zeros; 3x3, 32
-    channels, 28x28, stride 1: 1.1 and 1.5 ms; but 1x1, 256 to 128 channels, 7x7: 0.33 and 0.22 ms, and depthwise 5x5,
-    96 channels, 24x24, stride 1: 3.3 and 2.7 ms.
-    """
-    plain = all(s == 1 for s in stride)
-    pointwise = all(k == 1 for k in w.shape[2:])
-    depthwise = w.shape[1] == 1 and w.shape[0] == groups and math.prod(spatial) >= LARGE_MAP
-    if plain and (pointwise or depthwise):
-        return input_gradient_by_convolution(
-            grad, spatial, w, stride, padding, dilation, groups, flip=flip_by_axis
-        )
-    return input_gradient_by_transposed_convolution(grad, spatial, w, stride, padding, dilation, groups)
 
 
 def weight_gradient(

@@ -59,7 +59,8 @@ def window(
 ) -> Tensor:
     """What every output position reads at one tap: ``[batch, channels, *size]`` of the padded input ``x``."""
     first = x.dim() - len(tap)
-    for axis, (i, n, s, d) in enumerate(zip(tap, size, stride, dilation, strict=True), start=first):
+    axes = enumerate(zip(tap, size, stride, dilation, strict=True), start=first)
+    for axis, (i, n, s, d) in reversed(list(axes)):  # the slow cut, of columns, first: taps share it
         start, stop = i * d, i * d + (n - 1) * s + 1
         if start != 0 or stop != x.shape[axis] or s != 1:
             x = aten.slice.Tensor(x, axis, start, stop, s)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nagedge.graphs.decompositions import ONNX, PORTABLE
 from nagedge.graphs.forward import FixedBatchError, ForwardGraph, trace_forward
 from nagedge.graphs.specialization import specialize
-from nagedge.graphs.train_step import trace_train_step
+from nagedge.graphs.train_step import StepGraph, trace_train_step
 from nagedge.specs import TaskSpec
 
 aten = torch.ops.aten
@@ -46,6 +46,11 @@ def traced() -> Traced:
     return forward, state, list(state)
 
 
+def operators(step: StepGraph) -> list[str]:
+    """What the graph's nodes are; constants have names of their own."""
+    return sorted(n.op if n.op == "get_attr" else str(n.target) for n in step.module.graph.nodes)
+
+
 @pytest.mark.parametrize("table", [{}, ONNX], ids=["portable", "onnx"])
 def test_expanding_later_gives_the_same_graph(traced: Traced, table: dict[Any, Any]) -> None:
     forward, state, names = traced
@@ -56,9 +61,7 @@ def test_expanding_later_gives_the_same_graph(traced: Traced, table: dict[Any, A
     early = trace_train_step(forward, state, names, TASKS, overrides=table)
     assert not late.deferred
     assert late.outputs == early.outputs
-    assert sorted(str(n.target) for n in late.module.graph.nodes) == sorted(
-        str(n.target) for n in early.module.graph.nodes
-    )
+    assert operators(late) == operators(early)
     g = torch.Generator().manual_seed(1)
     for batch in (3, 1):
         values = [
