@@ -1,4 +1,4 @@
-"""The coreml backend: ``infer.mlpackage`` and ``train_step.mlpackage``, ML Programs for Apple's systems."""
+"""The coreml backend: ML Programs for Apple's systems: ``infer``, ``train_step`` and ``evaluate.mlpackage``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ def lower(
 ) -> dict[str, tuple[str, dict[str, bytes]]]:
     """Return the target's artifacts: role -> (folder name, inner path -> content).
 
+    ``infer`` has its parameters as constants. A target that trains has ``train_step``, and ``evaluate``: inference with
+    what is trained as inputs, by the names that the training step has for them, so that an app can predict with the
+    state it trains.
+
     Args:
         inference: the inference graph.
         step: the training step, or None when the target has none.
@@ -69,11 +73,20 @@ def lower(
         )
     }  # fmt: skip
     if step is not None:
+        fed = {name: f"params.{name}" for name in step.trainable}
+        fed |= {name: f"buffers.{name}" for name in step.updated_buffers}
         artifacts["train_step"] = (
             "train_step.mlpackage",
             _package(
                 step.module, step.inputs, step.outputs, step.constants, target, module_of,
                 Options(opset, batch=target.batch),
+            ),
+        )  # fmt: skip
+        artifacts["evaluate"] = (
+            "evaluate.mlpackage",
+            _package(
+                inference.module, inference.inputs, inference.outputs, inference.state, target, module_of,
+                Options(opset, batch=target.batch, fed=fed),
             ),
         )  # fmt: skip
     return artifacts
@@ -99,7 +112,8 @@ def _package(
     module_of: Callable[[str], str | None],
     options: Options,
 ) -> dict[str, bytes]:
-    names = {feature_name(name): name for name in (*(spec.name for spec in inputs), *outputs, *constants)}
+    stored = [options.fed.get(name, name) for name in constants]
+    names = {feature_name(name): name for name in (*(spec.name for spec in inputs), *outputs, *stored)}
     try:
         lowered = lower_to_mil(module, inputs, outputs, constants, options)
         return package(lowered, opset=options.opset, metadata={NAMES_KEY: json.dumps(names, sort_keys=True)})

@@ -7,7 +7,7 @@ torch's releases late. Its builder and its serializer are what is needed of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]  # ships no types
@@ -57,12 +57,14 @@ class Options:
         half: compute in float16; inputs and outputs stay float32.
         compression: of the weights.
         batch: the only batch size; None leaves it free.
+        fed: constants that become inputs instead, with the names these get.
     """
 
     opset: int
     half: bool = False
     compression: Compression | None = None
     batch: int | None = None
+    fed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,14 +139,21 @@ def _lowered_program(
         half=options.half, opset=options.opset, batch=options.batch, compression=options.compression
     )
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    border = _border(builder, placeholders, inputs)
+    given = dict(zip(placeholders, inputs, strict=False))
+    stored = dict(zip(placeholders[len(inputs) :], constants.items(), strict=True))
+    for node, (name, tensor) in list(stored.items()):
+        if name in options.fed:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            given[node] = TensorSpec(options.fed[name], dtype, tuple(tensor.shape))
+            del stored[node]
+    border = _border(builder, given)
     program = Program()
     with Function(dict(border), opset_version=getattr(coremltools.target, f"iOS{options.opset}")) as function:
-        for node, spec in zip(placeholders, inputs, strict=False):
+        for node, spec in given.items():
             var = function.inputs[feature_name(spec.name)]
             builder.register_symbols(var, node.meta["val"])
             builder.values[node] = _inside(builder, var, node, spec)
-        for node, (name, tensor) in zip(placeholders[len(inputs) :], constants.items(), strict=True):
+        for node, (name, tensor) in stored.items():
             if node.users:
                 builder.values[node] = builder.weight(name, tensor, axis=_output_axis(node))
         results = _lower_nodes(builder, module)
@@ -157,16 +166,14 @@ def _lowered_program(
     return Lowered(program, shapes, tuple(feature_name(name) for name in outputs))
 
 
-def _border(
-    builder: ProgramBuilder, placeholders: Sequence[fx.Node], inputs: Sequence[TensorSpec]
-) -> dict[str, Any]:
+def _border(builder: ProgramBuilder, given: Mapping[fx.Node, TensorSpec]) -> dict[str, Any]:
     """Return the program's inputs; all free batches are one symbol."""
     from coremltools.converters.mil import Builder
     from coremltools.converters.mil.mil import get_new_symbol, types
 
     symbol = None
     border = {}
-    for node, spec in zip(placeholders, inputs, strict=False):
+    for node, spec in given.items():
         shape: list[Any] = []
         for size in builder.sizes(node.meta["val"].shape):
             if isinstance(size, sympy.Expr):

@@ -25,6 +25,7 @@ from nagedge.backends.mil_lowering.lower import RULES
 from nagedge.backends.mil_lowering.names import feature_name, original_name
 from nagedge.errors import ConfigurationError, UnsupportedOperatorError
 from nagedge.graphs.decompositions import PORTABLE_OPS
+from nagedge.runtimes import open_inference
 from nagedge.runtimes.mil_program import load_program
 from nagedge.targets import load_target
 
@@ -340,6 +341,37 @@ def test_batch_norm_in_a_training_step(batch_norm: str, tmp_path: Path) -> None:
         targets="ios-arm64-coreml-fp32-train", out=tmp_path / "b", batch_norm=batch_norm,
     )  # fmt: skip
     assert all(c.within_tolerance for c in nagedge.verify(bundle, steps=4))
+
+
+@pytest.mark.parametrize("batch_norm", ["fold", "train"])
+def test_an_app_predicts_with_the_state_that_it_trains(batch_norm: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trunk = nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2), nn.BatchNorm2d(6), nn.SiLU(), nn.AvgPool2d(2), nn.Flatten()
+    )
+    bundle = nagedge.export(
+        TwoHeads(trunk, 24).eval(), tasks=[KIND, LEVEL], example_input=torch.randn(4, 2, 10, 10),
+        targets="ios-arm64-coreml-fp32-train", out=tmp_path / "b", batch_norm=batch_norm, trainable="all",
+    )  # fmt: skip
+    artifacts = bundle.manifest.targets["ios-arm64-coreml-fp32-train"].artifacts
+    program = load_program(bundle.file(artifacts["evaluate"]))
+    rng = np.random.default_rng(0)
+    training = bundle.manifest.training
+    assert training is not None
+    stored = bundle.params()
+    changed = {
+        name: stored[name] * rng.uniform(0.5, 1.5) for name in (*training.parameters, *training.buffers)
+    }
+    roles = {name: f"params.{name}" for name in training.parameters}
+    roles |= {name: f"buffers.{name}" for name in training.buffers}
+    x = rng.standard_normal((3, 2, 10, 10)).astype(np.float32)
+    fed = {feature_name(roles[name]): array for name, array in changed.items()}
+    got = program.run({"x": x, **{name: array for name, array in fed.items() if name in program.inputs}})
+    reference = open_inference(bundle, runtime="torch", params=changed)
+    for task, value in reference.predict({"x": x}).items():
+        np.testing.assert_allclose(got[task].reshape(value.shape), value, rtol=1e-4, atol=1e-5)
+    assert set(program.inputs) - {"x"} <= set(fed)
+    assert size_of(bundle, artifacts["evaluate"]) < 12_000
 
 
 # --- refusals -------------------------------------------------------------------------------------------------
