@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,9 @@ Rule = Callable[..., Any]
 aten = torch.ops.aten
 
 _WEIGHTS: Mapping[Any, int] = {aten.convolution.default: 1}
-"""Operators whose rules are for computed weights only, and which argument these are: runtimes prepare constant ones."""
+"""Operators whose rules are told whether their weights are constants, which runtimes prepare; and which argument
+these are.
+"""
 
 
 def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
@@ -48,9 +51,10 @@ def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.target in step.deferred and node.target in table:
             weights = _WEIGHTS.get(node.target)
-            if weights is not None and node.args[weights] in constants:
-                continue
-            own = inner if weights is None else inner | {node.target: table[node.target]}
+            own = inner
+            if weights is not None:
+                is_constant = node.args[weights] in constants
+                own = inner | {node.target: partial(table[node.target], constant_weights=is_constant)}
             mode = _expand(module, node, own)
             if step.batch is None and _is_fixed(mode):
                 raise FixedBatchError(f"a rule for {node.target} fixes the batch size")

@@ -48,6 +48,11 @@ TABLES = {"portable": (), "onnx": ONNX}
         (nn.Conv2d(2, 2, (1, 3), groups=2), (2, 3, 70)),
         (nn.Conv1d(3, 3, 5, padding=2, groups=3), (3, 50)),
         (nn.Conv1d(3, 3, 4, stride=3, padding=1, dilation=2, groups=3), (3, 41)),
+        # few outputs: windows of the gradient
+        (nn.Conv2d(8, 2, 3, padding=1), (8, 6, 7)),
+        (nn.Conv2d(16, 2, 3, stride=2, padding=1, bias=False), (16, 8, 9)),
+        (nn.Conv2d(16, 2, (3, 2), stride=(2, 1), padding=(0, 3), dilation=(1, 2)), (16, 8, 5)),
+        (nn.Conv1d(8, 2, 3, stride=2, padding=1), (8, 12)),
         (nn.Conv2d(4, 6, 1), (4, 1, 1)),
         (nn.Conv2d(4, 6, 1, bias=False), (4, 3, 3)),
         (nn.Conv2d(4, 6, 1, padding=1), (4, 1, 1)),

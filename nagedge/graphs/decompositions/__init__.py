@@ -141,7 +141,7 @@ PORTABLE: Mapping[OpOverload, Rule] = {
 """Our rules above torch's core decompositions, for every backend."""
 
 ONNX: Mapping[OpOverload, Rule] = {
-    aten.convolution.default: convolution_onnx.convolution_with_computed_weights,
+    aten.convolution.default: convolution_onnx.convolution,
     aten.convolution_backward.default: convolution_onnx.convolution_backward,
     aten.threshold_backward.default: masks.threshold_backward,
     aten.hardtanh_backward.default: masks.hardtanh_backward,
