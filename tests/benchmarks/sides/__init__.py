@@ -2,7 +2,8 @@
 
 ``available`` returns name and version, or raises :class:`nagedge.errors.RuntimeUnavailableError` saying why the side
 cannot be measured here. ``prepare`` returns a function of no arguments that takes one training step; ``folder`` holds
-what it writes, and may be shared with other sides. To add a side, write a module and name it in :data:`SIDES`.
+what it writes, and may be shared with other sides. A step that runs in another process returns the seconds that it took
+there, every other one None. To add a side, write a module and name it in :data:`SIDES`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tests.benchmarks.workloads import Workload
 
 __all__ = ["REFERENCE", "SIDES", "Side", "Step", "side"]
 
-Step = Callable[[], object]
+Step = Callable[[], float | None]
 
 SIDES: dict[str, str] = {
     "onnxruntime": "tests.benchmarks.sides.exported",

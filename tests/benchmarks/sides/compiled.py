@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ def available() -> str:
     return f"torch {torch.__version__} compiled by {Path(compiler).name}"
 
 
-def prepare(workload: Workload, folder: Path) -> object:
+def prepare(workload: Workload, folder: Path) -> Callable[[], None]:
     del folder
     torch._dynamo.reset()
     model = trained_model(workload)

@@ -39,7 +39,7 @@ def trained_model(workload: Workload, model: nn.Module | None = None) -> nn.Modu
 
 def stepper(
     workload: Workload, model: nn.Module, forward: Callable[[Tensor], dict[str, Tensor]] | None = None
-) -> Callable[[], object]:
+) -> Callable[[], None]:
     """Return a step of ``model``: zero the gradients, forward, mean losses, backward, update."""
     forward = forward or model
     optimizer = torch.optim.SGD(
@@ -47,7 +47,7 @@ def stepper(
     )
     targets = {name: torch.from_numpy(value) for name, value in workload.targets.items()}
 
-    def step() -> object:
+    def step() -> None:
         optimizer.zero_grad()
         outputs = forward(workload.example)
         loss = nn.functional.cross_entropy(outputs["kind"], targets["kind"])
@@ -57,11 +57,11 @@ def stepper(
             )
         loss.backward()
         optimizer.step()
-        return loss.item()
+        loss.item()
 
     return step
 
 
-def prepare(workload: Workload, folder: Path) -> object:
+def prepare(workload: Workload, folder: Path) -> Callable[[], None]:
     del folder
     return stepper(workload, trained_model(workload))

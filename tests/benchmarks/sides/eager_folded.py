@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from nagedge.graphs.batch_norm import apply_policy
@@ -11,6 +12,6 @@ from tests.benchmarks.workloads import Workload
 __all__ = ["available", "prepare"]
 
 
-def prepare(workload: Workload, folder: Path) -> object:
+def prepare(workload: Workload, folder: Path) -> Callable[[], None]:
     del folder
     return stepper(workload, trained_model(workload, apply_policy(workload.model, "fold", workload.example)))

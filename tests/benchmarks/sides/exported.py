@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nagedge
@@ -15,7 +16,7 @@ def available() -> str:
     return onnxruntime.available()
 
 
-def prepare(workload: Workload, folder: Path) -> object:
+def prepare(workload: Workload, folder: Path) -> Callable[[], None]:
     bundle = nagedge.export(
         workload.model, tasks=workload.tasks, example_input=workload.example, targets=TARGET,
         out=folder / workload.name, trainable=workload.trainable,
@@ -23,7 +24,7 @@ def prepare(workload: Workload, folder: Path) -> object:
     training = onnxruntime.open_training(bundle, TARGET)
     inputs = {bundle.manifest.inputs[0].name: workload.example.numpy()}
 
-    def step() -> object:
-        return training.step(inputs, workload.targets, lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    def step() -> None:
+        training.step(inputs, workload.targets, lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
     return step
