@@ -56,13 +56,19 @@ def lower(
         calibration: not used: the weights alone are quantised.
 
     Raises:
-        ConfigurationError: the target names a system without a known operator set.
+        ConfigurationError: the target names a system without a known operator set, or a batch that the model does not
+            have.
         UnsupportedOperatorError: for an operator without a lowering; the text names it, its module and the target.
     """
     opset = _opset(target)
     compression = Compression(target.precision) if target.precision in {"int8", "palette4"} else None
     half = target.precision != "fp32"
     del calibration
+    if target.batch is not None and inference.batch not in {None, target.batch}:
+        raise ConfigurationError(
+            f"target {target.name!r} fixes the batch to {target.batch}, but the model's own is {inference.batch}: remove "
+            "batch from the target's file, or export with --batch."
+        )
     artifacts = {
         "infer": (
             "infer.mlpackage",

@@ -413,6 +413,17 @@ def test_an_unknown_system_is_refused(tmp_path: Path) -> None:
         exported(tmp_path / "b", targets=target)
 
 
+def test_a_target_cannot_fix_another_batch_than_the_model_has(tmp_path: Path) -> None:
+    target = replace(load_target("ios-arm64-coreml-fp32"), batch=6)
+    with pytest.raises(
+        ConfigurationError, match=r"fixes the batch to 6, but the model's own is 4: remove batch"
+    ):
+        exported(tmp_path / "b", targets=target, batch=4)
+    bundle = exported(tmp_path / "c", targets=target)
+    assert bundle.manifest.batch_of(target.name) == 6
+    assert all(c.within_tolerance for c in nagedge.verify(bundle))
+
+
 def test_what_the_builder_refuses_becomes_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def rule(builder: object, node: object) -> object:
         raise ValueError("In op, of type mul, named x, an odd thing happened.\nand more")
