@@ -66,8 +66,8 @@ def lower(
     del calibration
     if target.batch is not None and inference.batch not in {None, target.batch}:
         raise ConfigurationError(
-            f"target {target.name!r} fixes the batch to {target.batch}, but the model's own is {inference.batch}: remove "
-            "batch from the target's file, or export with --batch."
+            f"target {target.name!r} fixes the batch to {target.batch}, but the model's own is {inference.batch}: "
+            "remove batch from the target's file, or export with --batch."
         )
     artifacts = {
         "infer": (
