@@ -221,9 +221,9 @@ def _compare(got: Sequence[np.ndarray], expected: Sequence[torch.Tensor], rtol: 
     assert len(got) == len(expected)
     for value, wanted in zip(got, expected, strict=True):
         array = wanted.numpy()
-        if array.ndim == 0 and value.shape == (1,):
-            value = value.reshape(())  # Core ML's border has no scalars
-        assert value.shape == array.shape
+        # Core ML's border has no scalars
+        actual = value.reshape(()) if array.ndim == 0 and value.shape == (1,) else value
+        assert actual.shape == array.shape
         np.testing.assert_allclose(
-            value.astype(np.float64), array.astype(np.float64), rtol=rtol, atol=atol, equal_nan=True
+            actual.astype(np.float64), array.astype(np.float64), rtol=rtol, atol=atol, equal_nan=True
         )

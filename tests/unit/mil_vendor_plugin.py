@@ -38,7 +38,9 @@ def _predict(model: ct.models.MLModel, data: dict[str, Any], state: Any = None) 
     program = _program(model)
     # Core ML takes floats for every input, and gives a vector where the program has a scalar.
     given = {
-        name: np.asarray(value).reshape(np.asarray(value).shape if program.inputs[name].kind.shape != () else ())
+        name: np.asarray(value).reshape(
+            np.asarray(value).shape if program.inputs[name].kind.shape != () else ()
+        )
         for name, value in data.items()
     }
     outputs = program.run(given, state)

@@ -79,7 +79,9 @@ def test_lists_grow_and_are_gathered(tmp_path: Path) -> None:
     def build(x: Any) -> Any:
         made = mb().make_list(init_length=1, dynamic_length=True, elem_shape=(2,), dtype="fp32")
         one = mb().list_write(ls=made, index=2, value=x)
-        two = mb().list_scatter(ls=one, indices=[0, 1], value=mb().stack(values=[x, mb().square(x=x)], axis=0))
+        two = mb().list_scatter(
+            ls=one, indices=[0, 1], value=mb().stack(values=[x, mb().square(x=x)], axis=0)
+        )
         length = mb().expand_dims(x=mb().list_length(ls=two), axes=[0])
         return mb().list_gather(ls=two, indices=[2, 1]), mb().list_read(ls=two, index=0), length
 
@@ -100,7 +102,9 @@ def test_an_element_that_was_never_written_is_an_error() -> None:
 def test_states_live_from_run_to_run(tmp_path: Path) -> None:
     def build(x: Any, total: Any) -> Any:
         before = mb().read_state(input=total)
-        after = mb().coreml_update_state(state=total, value=mb().add(x=before, y=mb().cast(x=x, dtype="fp16")))
+        after = mb().coreml_update_state(
+            state=total, value=mb().add(x=before, y=mb().cast(x=x, dtype="fp16"))
+        )
         return mb().mul(x=after, y=np.float16(2)), before
 
     x = np.float32([1.0, 2.0])
@@ -144,6 +148,7 @@ def test_one_of_several_functions_can_be_chosen(tmp_path: Path) -> None:
         import coremltools as ct
 
         for name, factor in (("a", 2.0), ("b", 3.0)):
+
             def build(x: Any, factor: float = factor) -> Any:
                 return mb().mul(x=x, y=np.float32(factor))
 

@@ -25,7 +25,9 @@ def at_grids(x: Tensor, rows: np.ndarray, columns: np.ndarray) -> Tensor:
     array = x.numpy()
     for axis, grid in ((-2, rows), (-1, columns)):
         size = array.shape[axis]
-        array = np.apply_along_axis(lambda line, grid=grid, size=size: np.interp(grid, np.arange(size), line), axis, array)
+        array = np.apply_along_axis(
+            lambda line, grid=grid, size=size: np.interp(grid, np.arange(size), line), axis, array
+        )
     return torch.from_numpy(array.astype(np.float32))
 
 
@@ -85,7 +87,8 @@ RESIZES = [
     Case("resize", "one-dimension", {"x": IMAGE}, lambda x: at_grids(x, np.arange(5), grid(7, 9, "DEFAULT")),
          {"shape": [0, 9], "resized_dims": np.uint32(1)}, opset=17, atol=1e-5),
     Case("resize", "computed", {"x": IMAGE, "shape": np.int32([2, 4])},
-         lambda x, s: at_grids(x, grid(5, 2, "DEFAULT"), grid(7, 4, "DEFAULT")), {"resized_dims": np.uint32(2)}, opset=17,
+         lambda x, s: at_grids(x, grid(5, 2, "DEFAULT"), grid(7, 4, "DEFAULT")), {"resized_dims": np.uint32(2)},
+         opset=17,
          atol=1e-5),
     # the numbers of coremltools' own test on Core ML: grid points 0, 2/3 and 4/3 of two rows
     Case("resize", "nearest", {"x": np.float32([-6.0, 9.0]).reshape(1, 1, 2, 1)},
@@ -117,20 +120,25 @@ def stacked(parts: list[np.ndarray], *shape: int) -> Any:
 
 
 CROPS = [
-    Case("crop_resize", "roi", {"x": SMALL, "roi": BOXES.reshape(2, 1, 4, 1, 1)}, stacked(EXPECTED, 2, 1, 1, 2, 2), CROP,
+    Case("crop_resize", "roi", {"x": SMALL, "roi": BOXES.reshape(2, 1, 4, 1, 1)}, stacked(EXPECTED, 2, 1, 1, 2, 2),
+         CROP,
          atol=1e-5),
     Case("crop_resize", "indexed-roi", {"x": SMALL, "roi": np.float32([[0, 0.5, 1, 2.5, 3]]).reshape(1, 1, 5, 1, 1)},
          stacked(EXPECTED[:1], 1, 1, 1, 2, 2), CROP, atol=1e-5),
-    Case("crop_resize", "every-image", {"x": np.concatenate([SMALL, SMALL * 2]), "roi": BOXES[:1].reshape(1, 1, 4, 1, 1)},
+    Case("crop_resize", "every-image", {"x": np.concatenate([SMALL, SMALL * 2]), "roi": BOXES[:1].reshape(1, 1, 4,
+         1, 1)},
          stacked([EXPECTED[0], 2 * EXPECTED[0]], 1, 2, 1, 2, 2), CROP, atol=1e-5),
     Case("crop_resize", "boxes", {"x": SMALL, "boxes": BOXES, "box_indices": np.int32([0, 0])},
          stacked(EXPECTED, 2, 1, 2, 2), CROP, opset=17, atol=1e-5),
-    Case("crop_resize", "width-first", {"x": SMALL, "boxes": BOXES[:1, [1, 0, 3, 2]]}, stacked(EXPECTED[:1], 1, 1, 2, 2),
+    Case("crop_resize", "width-first", {"x": SMALL, "boxes": BOXES[:1, [1, 0, 3, 2]]}, stacked(EXPECTED[:1], 1, 1,
+         2, 2),
          {**CROP, "box_coordinate_mode": "CORNERS_WIDTH_FIRST"}, opset=17, atol=1e-5),
-    Case("crop_resize", "centre", {"x": SMALL, "boxes": np.float32([[1.5, 2, 2, 2]])}, stacked(EXPECTED[:1], 1, 1, 2, 2),
+    Case("crop_resize", "centre", {"x": SMALL, "boxes": np.float32([[1.5, 2, 2, 2]])}, stacked(EXPECTED[:1], 1, 1,
+         2, 2),
          {**CROP, "box_coordinate_mode": "CENTER_SIZE_HEIGHT_FIRST"}, opset=17, atol=1e-5),
     Case("crop_resize", "centre-width", {"x": SMALL, "boxes": np.float32([[2, 1.5, 2, 2]])},
-         stacked(EXPECTED[:1], 1, 1, 2, 2), {**CROP, "box_coordinate_mode": "CENTER_SIZE_WIDTH_FIRST"}, opset=17, atol=1e-5),
+         stacked(EXPECTED[:1], 1, 1, 2, 2), {**CROP, "box_coordinate_mode": "CENTER_SIZE_WIDTH_FIRST"}, opset=17,
+         atol=1e-5),
     Case("crop_resize", "normalised-scaled", {"x": SMALL, "boxes": np.float32([[0.25, 0.5, 1.25, 1.5]])},
          stacked([box(0.375, 1.875, 0.75, 2.25)], 1, 1, 2, 2),
          {**CROP, "normalized_coordinates": True, "spatial_scale": np.float32(0.5)}, opset=17, atol=1e-5, half=False),
@@ -149,7 +157,8 @@ def sampled(mode: str, padding: str, align: bool) -> Any:
 
 def resample(label: str, expected: Any, coordinates: np.ndarray = GRID, **constants: Any) -> Case:
     # fp16 holds the places of these points too coarsely to compare
-    return Case("resample", label, {"x": IMAGE, "coordinates": coordinates}, expected, {**SAMPLE, **constants}, atol=1e-5,
+    return Case("resample", label, {"x": IMAGE, "coordinates": coordinates}, expected, {**SAMPLE, **constants},
+    atol=1e-5,
                 half=False)  # fmt: skip
 
 

@@ -51,7 +51,8 @@ SLICES = [
     Case("slice_by_index", "computed", {"x": X, "begin": np.int32([1, 0, 2]), "end": np.int32([3, -1, 5])},
          lambda x, b, e: x[1:3, :-1, 2:]),
     Case("slice_by_size", "", {"x": X}, lambda x: x[1:3, 2:, 1:2], {"begin": [1, 2, 1], "size": [2, -1, 1]}),
-    Case("slice_by_size", "negative", {"x": X}, lambda x: x[-2:, 0:1, -3:-1], {"begin": [-2, 0, -3], "size": [2, 1, 2]}),
+    Case("slice_by_size", "negative", {"x": X}, lambda x: x[-2:, 0:1, -3:-1], {"begin": [-2, 0, -3], "size": [2, 1,
+         2]}),
     Case("slice_by_size", "computed", {"x": INTS, "begin": np.int32([0, 1, 2]), "size": np.int32([3, 2, 1])},
          lambda x, b, s: x[:, 1:3, 2:3], half=False),
 ]  # fmt: skip
@@ -75,7 +76,9 @@ ROWS = np.int32([[2, 0, 0], [1, 2, 1]])
 
 
 def gathered(axis: int) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda x, i: torch.stack([x.select(axis, int(k)) for k in i.reshape(-1)], axis).unflatten(axis, i.shape)
+    return lambda x, i: torch.stack([x.select(axis, int(k)) for k in i.reshape(-1)], axis).unflatten(
+        axis, i.shape
+    )
 
 
 GATHERS = [
@@ -99,7 +102,8 @@ GATHERS = [
     Case("gather_nd", "points", {"x": X, "indices": np.int32([[2, 1, 4], [0, 3, 0]])},
          lambda x, i: x[[2, 0], [1, 3], [4, 0]], inferred=False),
     Case("gather_nd", "batch", {"x": X, "indices": np.int32([[[1, 2]], [[0, 0]], [[3, 4]]])},
-         lambda x, i: torch.stack([x[0, 1, 2], x[1, 0, 0], x[2, 3, 4]]).reshape(3, 1), {"batch_dims": 1}, inferred=False),
+         lambda x, i: torch.stack([x[0, 1, 2], x[1, 0, 0], x[2, 3, 4]]).reshape(3, 1), {"batch_dims": 1},
+         inferred=False),
 ]  # fmt: skip
 
 DATA, UPDATE, AT = normal(5, 3), normal(4, 3, seed=1), np.int32([1, 4, 1, 0])
@@ -156,7 +160,8 @@ SCATTERS = [
     Case("scatter", "int-div", {"data": np.int32([7, -7, 9]), "indices": np.int32([0, 1]), "updates": np.int32([2, 2])},
          lambda d, i, u: torch.tensor([3, -3, 9]), {"mode": "div"}, half=False),
     *[
-        Case("scatter_along_axis", mode, {"data": WIDE, "indices": WIDE_AT, "updates": normal(3, 4, seed=5)}, along(mode),
+        Case("scatter_along_axis", mode, {"data": WIDE, "indices": WIDE_AT, "updates": normal(3, 4, seed=5)},
+             along(mode),
              {"axis": 1, "mode": mode}, rtol=1e-5, half=mode not in {"mul", "div"}, inferred=False)
         for mode in MODES
     ],
@@ -201,5 +206,7 @@ def test_an_index_out_of_range_is_an_error(index: int, opset: int, tmp_path: Pat
     fed = {"x": normal(4, 2), "indices": np.int32([0, index])}
     program = load_program(saved(build, fed, tmp_path, opset=opset))
     lowest = 0 if opset > 16 else -4
-    with pytest.raises(BundleError, match=re.escape(f"to {max(index, 0)}, expected {lowest} to 3: what Core ML does")):
+    with pytest.raises(
+        BundleError, match=re.escape(f"to {max(index, 0)}, expected {lowest} to 3: what Core ML does")
+    ):
         program.run(fed)

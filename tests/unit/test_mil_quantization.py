@@ -69,7 +69,8 @@ CONSTANTS: dict[str, tuple[str, dict[str, Any], Expected, int]] = {
     "cast-18": ("constexpr_cast", {"source_val": X.astype(np.float16), "output_dtype": "fp32"}, lambda: X, 18),
     **{
         f"lut-{bits}-bits": ("constexpr_lut_to_dense",
-            {"indices": packed((INDICES & ((1 << bits) - 1)), bits), "lut": normal(1 << bits, seed=bits), "shape": np.uint32([4, 6])},
+            {"indices": packed((INDICES & ((1 << bits) - 1)), bits), "lut": normal(1 << bits, seed=bits),
+            "shape": np.uint32([4, 6])},
             lambda bits=bits: normal(1 << bits, seed=bits)[(INDICES & ((1 << bits) - 1))], 16)
         for bits in (1, 2, 4, 6, 8)
     },
@@ -104,7 +105,8 @@ CONSTANTS: dict[str, tuple[str, dict[str, Any], Expected, int]] = {
     },
     **{
         f"lut-uint{bits}": ("constexpr_lut_to_dense",
-            {"indices": subbyte((INDICES & ((1 << bits) - 1)), f"uint{bits}"), "lut": normal(1, 1, 1 << bits, 1, seed=bits)},
+            {"indices": subbyte((INDICES & ((1 << bits) - 1)), f"uint{bits}"), "lut": normal(1, 1, 1 << bits, 1,
+            seed=bits)},
             lambda bits=bits: normal(1, 1, 1 << bits, 1, seed=bits)[0, 0, (INDICES & ((1 << bits) - 1)), 0], 18)
         for bits in (1, 2, 3, 4, 6)
     },
@@ -146,7 +148,9 @@ def test_coremltools_decompresses_to_the_same(name: str) -> None:
         from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
         from coremltools.converters.mil.mil import Function
 
-        with Function({"unused": mb.placeholder(shape=(1,))}, opset_version=getattr(ct.target, f"iOS{opset}")):
+        with Function(
+            {"unused": mb.placeholder(shape=(1,))}, opset_version=getattr(ct.target, f"iOS{opset}")
+        ):
             value = getattr(mb, op)(**arguments).op.materialized_val_inference()
     np.testing.assert_allclose(value, expected(), rtol=1e-3)
 
@@ -159,13 +163,17 @@ def test_sparse_constants_of_two_results(tmp_path: Path) -> None:
         from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
 
         by_table = mb.constexpr_lut_to_sparse(
-            indices_mask=mask, indices_nonzero_data=subbyte(one_bit, "uint1"), lut=VECTORS, vector_axis=np.int32(0)
+            indices_mask=mask,
+            indices_nonzero_data=subbyte(one_bit, "uint1"),
+            lut=VECTORS,
+            vector_axis=np.int32(0),
         )
         by_scale = mb.constexpr_sparse_blockwise_shift_scale(
             data_mask=mask, nonzero_data=INT8.reshape(-1)[: KEPT.size], scale=BLOCKS
         )
         dense = [
-            mb.constexpr_sparse_to_dense(nonzero_data=values, mask=bits) for bits, values in (by_table, by_scale)
+            mb.constexpr_sparse_to_dense(nonzero_data=values, mask=bits)
+            for bits, values in (by_table, by_scale)
         ]
         return [mb.identity(x=value) for value in dense] + [mb.identity(x=x)]
 

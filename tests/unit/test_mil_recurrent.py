@@ -126,7 +126,8 @@ def last_only(function: Any) -> Any:
 
 CASES = [
     Case("lstm", "default", {"x": X, "initial_h": H, "initial_c": C}, last_only(lstm), LSTM, opset=17, atol=1e-5),
-    Case("lstm", "sequence", {"x": X, "initial_h": H, "initial_c": C}, lstm, {**LSTM, "output_sequence": True}, opset=17,
+    Case("lstm", "sequence", {"x": X, "initial_h": H, "initial_c": C}, lstm, {**LSTM, "output_sequence": True},
+         opset=17,
          atol=1e-5),
     Case("lstm", "reverse", {"x": X, "initial_h": H, "initial_c": C}, lstm_reversed,
          {**LSTM, "direction": "reverse", "output_sequence": True}, opset=17, atol=1e-5),
@@ -138,7 +139,8 @@ CASES = [
          {**LSTM, "peephole": PEEPHOLE, "clip": 0.5, "recurrent_activation": "hard_sigmoid", "cell_activation": "relu",
           "activation": "sigmoid"}, opset=17, atol=1e-5),
     Case("gru", "default", {"x": X, "initial_h": H}, last_only(gru_by_hand), GRU, opset=17, atol=1e-5),
-    Case("gru", "sequence", {"x": X, "initial_h": H}, gru_by_hand, {**GRU, "output_sequence": True}, opset=17, atol=1e-5),
+    Case("gru", "sequence", {"x": X, "initial_h": H}, gru_by_hand, {**GRU, "output_sequence": True}, opset=17,
+         atol=1e-5),
     Case("gru", "reverse", {"x": X, "initial_h": H}, lambda x, h: gru_by_hand(x.flip(0), h),
          {**GRU, "output_sequence": True, "direction": "reverse"}, opset=17, atol=1e-5),
     Case("gru", "reset-after", {"x": X, "initial_h": H}, gru,

@@ -29,7 +29,11 @@ REDUCTIONS: list[tuple[str, Any, Callable[..., Any]]] = [
     ("reduce_l1_norm", X, lambda x, *a, **k: x.abs().sum(*a, **k)),
     ("reduce_l2_norm", X, lambda x, *a, **k: x.square().sum(*a, **k).sqrt()),
     ("reduce_log_sum", POSITIVE, lambda x, *a, **k: x.sum(*a, **k).log()),
-    ("reduce_log_sum_exp", X * 20, lambda x, *a, **k: x.logsumexp(*a, **k) if a else x.flatten().logsumexp(0)),
+    (
+        "reduce_log_sum_exp",
+        X * 20,
+        lambda x, *a, **k: x.logsumexp(*a, **k) if a else x.flatten().logsumexp(0),
+    ),
     ("reduce_max", X, lambda x, *a, **k: x.amax(*a, **k)),
     ("reduce_mean", X, lambda x, *a, **k: x.mean(*a, **k)),
     ("reduce_min", X, lambda x, *a, **k: x.amin(*a, **k)),

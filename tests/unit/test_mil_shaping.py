@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -116,5 +115,3 @@ def test_coremltools_infers_the_same(case: Case) -> None:
 
 def test_what_cannot_be_inferred_really_cannot() -> None:
     assert not any(check_inferred(case) for case in CASES if case.op in NOT_INFERRED)
-
-

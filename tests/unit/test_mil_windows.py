@@ -45,7 +45,8 @@ CONV = [
     conv("dilated-groups", IMAGE, WG, lambda x: F.conv2d(x, t(WG), dilation=(2, 1), padding=2, groups=2),
          dilations=[2, 1], groups=2, pad_type="custom", pad=[2, 2, 2, 2]),
     # 7 rows, stride 2, kernel 4: 3 rows of padding, the odd one at the end (same) or at the start (same_lower)
-    conv("same", IMAGE, weight(3, 4, 4, 2), lambda x: F.conv2d(padded(x, 1, 2, 0, 1), t(weight(3, 4, 4, 2)), stride=(2, 1)),
+    conv("same", IMAGE, weight(3, 4, 4, 2), lambda x: F.conv2d(padded(x, 1, 2, 0, 1), t(weight(3, 4, 4, 2)),
+         stride=(2, 1)),
          pad_type="same", strides=[2, 1]),
     conv("same_lower", IMAGE, weight(3, 4, 4, 2),
          lambda x: F.conv2d(padded(x, 2, 1, 1, 0), t(weight(3, 4, 4, 2)), stride=(2, 1)),
@@ -139,7 +140,9 @@ MEAN, VARIANCE, GAMMA, BETA = (np.float32(v) for v in (
 ))  # fmt: skip
 
 
-def normalised(label: str, op: str, expected: Any, x: np.ndarray = IMAGE, opset: int = 16, **constants: Any) -> Case:
+def normalised(
+    label: str, op: str, expected: Any, x: np.ndarray = IMAGE, opset: int = 16, **constants: Any
+) -> Case:
     return Case(op, label, {"x": x}, expected, constants, opset=opset, **CLOSE)
 
 

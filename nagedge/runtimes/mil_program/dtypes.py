@@ -7,12 +7,14 @@ torch has no arithmetic for uint16, uint32 and the types of less than a byte: a 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["BLOB_TYPES", "BY_NAME", "PROTO_TYPES", "DataType", "fit"]
+__all__ = ["BLOB_TYPES", "BY_NAME", "LARGEST", "PROTO_TYPES", "DataType", "checked_sizes", "fit"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,22 @@ BLOB_TYPES = {
     }.items()
 }  # fmt: skip
 """Number in a weight file -> type."""
+
+
+LARGEST = 2**30
+"""Elements of the largest tensor that is made: a program for a phone has none near it, a hostile one may ask for it."""
+
+
+def checked_sizes(sizes: Iterable[int]) -> list[int]:
+    """Return the sizes of a tensor to make.
+
+    Raises:
+        ValueError: one is negative, or they are too many elements.
+    """
+    result = list(sizes)
+    if any(size < 0 for size in result) or math.prod(result) > LARGEST:
+        raise ValueError(f"a tensor of the shape {result}, expected at most {LARGEST} elements")
+    return result
 
 
 def fit(x: Tensor, dtype: DataType) -> Tensor:

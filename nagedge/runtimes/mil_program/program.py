@@ -150,8 +150,8 @@ def load_program(
     builder = Builder(path, Constants(package), opset, values)
     known: dict[str, Literal | None] = dict.fromkeys([*inputs, *states])
     block = builder.block(message.block_specializations[message.opset], known, where)
-    for key in values:
-        if key not in builder.used_replacements:
+    for key in replaced or {}:
+        if names.get(key, key) not in builder.used_replacements:
             raise BundleError(
                 f"program {str(path)!r} has no plain constant {key!r} to replace: it is compressed, part of another "
                 "one, or not there. Export again with the new parameters."

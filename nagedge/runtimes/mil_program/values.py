@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nagedge.errors import BundleError
 from nagedge.runtimes.mil_program.blobs import BlobFile, unpacked
-from nagedge.runtimes.mil_program.dtypes import PROTO_TYPES, DataType
+from nagedge.runtimes.mil_program.dtypes import LARGEST, PROTO_TYPES, DataType
 from nagedge.runtimes.mil_program.package import Package
 
 __all__ = ["Constants", "OtherType", "StateType", "TensorType", "Value", "ValueType", "value_type"]
@@ -88,6 +88,10 @@ def _tensor_type(message: Any, where: str) -> TensorType:
     if message.rank != len(sizes) or len(sizes) > _MOST_DIMENSIONS:
         raise BundleError(
             f"{where} has rank {message.rank} but {len(sizes)} sizes: the program is damaged. Export again."
+        )
+    if math.prod(size for size in sizes if size is not None) > LARGEST:
+        raise BundleError(
+            f"{where} has the shape {sizes}: more than the {LARGEST} elements that are taken. Do not use it."
         )
     return TensorType(dtype, tuple(sizes))
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # as everybody calls it
 from torch import Tensor
 
+from nagedge.runtimes.mil_program.dtypes import checked_sizes
+
 __all__ = ["OPS"]
 
 
@@ -192,6 +194,7 @@ def _grid(size: int, count: int, mode: str) -> Tensor:
 
 def _box_grid(start: float, end: float, count: int, mode: str) -> Tensor:
     """Return the places at which the pixels from ``start`` to ``end`` are sampled."""
+    checked_sizes([count])
     i = torch.arange(count, dtype=torch.float64)
     extent = end - start
     if mode == "ALIGN_CORNERS" and count == 1:

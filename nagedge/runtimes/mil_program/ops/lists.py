@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nagedge.runtimes.mil_program.dtypes import BY_NAME
+from nagedge.runtimes.mil_program.dtypes import BY_NAME, checked_sizes
 
 __all__ = ["OPS"]
 
@@ -26,6 +26,7 @@ def make_list(
     _check_length(init_length)
     sizes = [int(size) for size in elem_shape if isinstance(size, Tensor)]
     known = len(sizes) == len(elem_shape)
+    checked_sizes((init_length, *sizes))
     return [torch.zeros(sizes, dtype=BY_NAME[dtype].carrier) if known else None for _ in range(init_length)]
 
 

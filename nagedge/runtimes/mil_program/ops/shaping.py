@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 # as everybody calls it
 from torch import Tensor
 
+from nagedge.runtimes.mil_program.dtypes import checked_sizes
+
 __all__ = ["OPS"]
 
 
@@ -118,6 +120,7 @@ def split(
 
 def tile(x: Tensor, reps: tuple[int, ...]) -> Tensor:
     """Repeat ``x`` along each dimension."""
+    checked_sizes((*x.shape, *reps))
     return torch.tile(x, reps)
 
 
@@ -127,6 +130,10 @@ def pad(x: Tensor, pad: tuple[int, ...], mode: str = "constant", constant_val: f
     ``reflect`` mirrors without the border, ``replicate`` repeats the border.
     """
     pairs = list(zip(pad[::2], pad[1::2], strict=True))
+    lead = x.dim() - len(pairs)
+    checked_sizes(
+        (*x.shape[:lead], *(sum(pair) + size for pair, size in zip(pairs, x.shape[lead:], strict=True)))
+    )
     if mode == "constant":
         value = constant_val if x.is_floating_point() else int(constant_val)
         return F.pad(x, [size for pair in reversed(pairs) for size in pair], value=value)

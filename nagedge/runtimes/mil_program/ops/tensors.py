@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nagedge.runtimes.mil_program.dtypes import DataType
+from nagedge.runtimes.mil_program.dtypes import DataType, checked_sizes
 
 __all__ = ["OPS"]
 
@@ -34,7 +34,7 @@ def cumsum(x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = Fa
 
 def fill(shape: tuple[int, ...], value: Tensor | None = None, *, dtypes: tuple[DataType, ...]) -> Tensor:
     """Return a tensor of one value, 0 unless given."""
-    return torch.full(shape, 0 if value is None else value.item(), dtype=dtypes[0].carrier)
+    return torch.full(checked_sizes(shape), 0 if value is None else value.item(), dtype=dtypes[0].carrier)
 
 
 def fill_like(ref_tensor: Tensor, value: Tensor | None = None, *, dtypes: tuple[DataType, ...]) -> Tensor:
@@ -59,6 +59,7 @@ def one_hot(
     """Return vectors of ``off_value`` with one ``on_value``, on a new dimension; indices out of range give none."""
     rank = indices.dim() + 1
     at = axis % rank
+    checked_sizes((*indices.shape, one_hot_vector_size))
     place = torch.arange(one_hot_vector_size).reshape([-1 if i == at else 1 for i in range(rank)])
     on = fill((), on_value if on_value is not None else torch.tensor(1), dtypes=dtypes)
     off = fill((), off_value, dtypes=dtypes)
@@ -70,7 +71,7 @@ def range_1d(start: Tensor, end: Tensor, step: Tensor) -> Tensor:
     first, last, stride = start.item(), end.item(), step.item()
     if stride == 0:
         raise ValueError("step is 0, expected another number")
-    count = max(0, math.ceil((last - first) / stride))
+    (count,) = checked_sizes([max(0, math.ceil((last - first) / stride))])
     return start + step * torch.arange(count, dtype=start.dtype)
 
 
