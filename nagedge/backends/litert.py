@@ -18,6 +18,7 @@ from torch import fx
 from nagedge.backends.tflite_lowering import (
     RefusedOperatorError,
     lower_to_subgraph,
+    marked,
     serialize,
     unsupported_operators,
 )
@@ -67,11 +68,13 @@ def lower(
         subgraphs = _subgraphs(inference, step, target)
     except RefusedOperatorError as error:
         raise _refusal(error.operator, f": {error.reason}", target, module_of) from None
+    if target.precision == "int8":
+        subgraphs = [marked(subgraph) for subgraph in subgraphs]
     content = serialize(subgraphs, half=target.precision == "fp16")
     if target.precision in ("int8", "int8_dynamic"):
         from nagedge.backends.tflite_quantization import quantized
 
-        content = quantized(content, target, inference.inputs, calibration)
+        content = quantized(content, target, calibration)
     artifacts = {"infer": (FILE, content)}
     if step is not None:
         artifacts["train_step"] = (FILE, content)
@@ -87,7 +90,9 @@ def _subgraphs(inference: InferenceGraph, step: StepGraph | None, target: Target
     return [_infer(inference, step.trainable, step.updated_buffers, target), train]
 
 
-def _infer(inference: InferenceGraph, params: Sequence[str], buffers: Sequence[str], target: Target) -> Subgraph:
+def _infer(
+    inference: InferenceGraph, params: Sequence[str], buffers: Sequence[str], target: Target
+) -> Subgraph:
     """Lower the inference graph; state that training changes becomes an input."""
     module, specs, state = inference.module, list(inference.inputs), dict(inference.state)
     roles = dict.fromkeys(params, "params") | dict.fromkeys(buffers, "buffers")
@@ -109,7 +114,11 @@ def _with_state_as_inputs(inference: InferenceGraph, moved: Sequence[str]) -> fx
     names = list(inference.state)
     state = dict(zip(names, placeholders[count:], strict=True))
     values: dict[fx.Node, fx.Node] = {}
-    for node in [*placeholders[:count], *(state[n] for n in moved), *(state[n] for n in names if n not in set(moved))]:
+    for node in [
+        *placeholders[:count],
+        *(state[n] for n in moved),
+        *(state[n] for n in names if n not in set(moved)),
+    ]:
         values[node] = graph.node_copy(node)
     for node in inference.module.graph.nodes:
         if node.op != "placeholder":

@@ -22,9 +22,7 @@ class _Expression:
         self.builder, self.value = builder, value
 
     def _with(self, kind: str, *operands: _Expression | Number) -> _Expression:
-        values = [
-            o.value if isinstance(o, _Expression) else self.builder.scalar(o, FLOAT) for o in operands
-        ]
+        values = [o.value if isinstance(o, _Expression) else self.builder.scalar(o, FLOAT) for o in operands]
         return _Expression(self.builder, broadcast(self.builder, kind, values))
 
     def __add__(self, other: _Expression | Number) -> _Expression:
@@ -90,7 +88,9 @@ def log1p(x: _Expression) -> _Expression:
     """Keep the precision near 0 that ``log(1 + x)`` loses: ``log1p(x) = 2 atanh(x / (x + 2))``."""
     inside = x.at_least(-0.5).at_most(1.0)
     near = _atanh_series(inside / (inside + 2.0))
-    is_far = _Expression(x.builder, broadcast(x.builder, "SUB", [x.value, inside.value])).apply("ABS").above(0.0)
+    is_far = (
+        _Expression(x.builder, broadcast(x.builder, "SUB", [x.value, inside.value])).apply("ABS").above(0.0)
+    )
     return _choose(is_far, (x + 1.0).apply("LOG"), near)
 
 

@@ -53,7 +53,10 @@ def broadcast(
     order = _common_order(builder, operands, rank)
     tensors = [_aligned(builder, value, order, rank) for value in operands]
     stored = _stored(builder, tensors, rank)
-    if rank <= _BROADCAST_AXES or len({builder.tensors[t].sizes for t in tensors if builder.tensors[t].sizes}) <= 1:
+    if (
+        rank <= _BROADCAST_AXES
+        or len({builder.tensors[t].sizes for t in tensors if builder.tensors[t].sizes}) <= 1
+    ):
         return Value(builder.add(kind, tensors, stored, dtype, **options), order, result)
     groups = _groups(builder, tensors, rank)
     merged = [builder.reshape(t, _merged(_padded(builder, t, rank), groups)) for t in tensors]

@@ -60,6 +60,7 @@ class GraphBuilder:
         known: fx nodes whose value is known now, and needs no operator.
         origins: of known nodes that are tensors of the model: their name.
         tensors, operations: of the subgraph.
+        exact: whether what is added now is part of a formula that int8 would ruin.
         cuts: of sliced tensors: what they are slices of, where each axis starts and in which steps it goes on.
     """
 
@@ -70,6 +71,7 @@ class GraphBuilder:
         self.origins: dict[fx.Node, str] = {}
         self.tensors: list[Tensor] = []
         self.operations: list[Operation] = []
+        self.exact = False
         self.symbols = size_arithmetic.Symbols()
         self.cuts: dict[int, tuple[int, tuple[Size, ...], tuple[int, ...]]] = {}
         self._constants: dict[tuple[Any, ...], int] = {}
@@ -81,11 +83,18 @@ class GraphBuilder:
     def new_tensor(self, stem: str, dtype: npt.DTypeLike, sizes: Sequence[Size]) -> int:
         """Append a tensor without data and return its index."""
         index = len(self.tensors)
-        self.tensors.append(Tensor(f"{stem.lower()}_{index}", np.dtype(dtype), tuple(sizes)))
+        self.tensors.append(
+            Tensor(f"{stem.lower()}_{index}", np.dtype(dtype), tuple(sizes), exact=self.exact)
+        )
         return index
 
     def add(
-        self, kind: str, inputs: Sequence[int], sizes: Sequence[Size], dtype: npt.DTypeLike = FLOAT, **options: Any
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        sizes: Sequence[Size],
+        dtype: npt.DTypeLike = FLOAT,
+        **options: Any,
     ) -> int:
         """Append an operation with one output and return the output's index."""
         output = self.new_tensor(kind, dtype, sizes)
@@ -105,7 +114,9 @@ class GraphBuilder:
         self.operations.append(Operation(kind, list(inputs), outputs, options))
         return outputs
 
-    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike | None = None, origin: Origin | None = None) -> int:
+    def constant(
+        self, array: npt.ArrayLike, dtype: npt.DTypeLike | None = None, origin: Origin | None = None
+    ) -> int:
         """Return the index of a constant; equal constants of one origin are stored once."""
         value = np.asarray(array, dtype=dtype)
         value = np.ascontiguousarray(value).reshape(value.shape)

@@ -43,7 +43,11 @@ class _Geometry:
 
 
 def window_padding(
-    source: Sequence[int], result: Sequence[int], reach: Sequence[int], stride: Sequence[int], before: Sequence[int]
+    source: Sequence[int],
+    result: Sequence[int],
+    reach: Sequence[int],
+    stride: Sequence[int],
+    before: Sequence[int],
 ) -> tuple[str, list[Pair]]:
     """Return TensorFlow's padding scheme, and what must be padded beforehand, a pair an axis.
 
@@ -53,7 +57,8 @@ def window_padding(
         stride, before: of the windows; padding before the first cell.
     """
     behind = [
-        (n - 1) * s + r - size - b for size, n, r, s, b in zip(source, result, reach, stride, before, strict=True)
+        (n - 1) * s + r - size - b
+        for size, n, r, s, b in zip(source, result, reach, stride, before, strict=True)
     ]
     if all(b == 0 for b in before) and all(e <= 0 for e in behind):
         return "VALID", [(0, 0)] * len(source)
@@ -121,11 +126,19 @@ def _plain(builder: GraphBuilder, x: Value, weight: Value, bias: Value | None, g
     given = [builder.constant(np.zeros(outputs, np.float32)) if bias is None else builder.dense(bias)]
     if groups == channels and groups > 1:
         inputs = [rows, builder.dense(weight, _1HWO), *given]
-        made = builder.add("DEPTHWISE_CONV_2D", inputs, stored, depthMultiplier=outputs // channels, **options)
+        made = builder.add(
+            "DEPTHWISE_CONV_2D", inputs, stored, depthMultiplier=outputs // channels, **options
+        )
         return Value(made, NHWC, sizes)
     constant = builder.is_constant(weight)
     if groups > 1 and not constant:
-        return _by_group(builder, x, weight, bias, _Geometry(geometry.stride, _split_pads(scheme, geometry), geometry.dilation, groups))
+        return _by_group(
+            builder,
+            x,
+            weight,
+            bias,
+            _Geometry(geometry.stride, _split_pads(scheme, geometry), geometry.dilation, groups),
+        )
     filters = builder.dense(weight, _OHWI)
     if kernel == [1, 1] and not constant and geometry.stride == (1, 1):
         matrix = builder.reshape(filters, [outputs, channels])
@@ -133,10 +146,14 @@ def _plain(builder: GraphBuilder, x: Value, weight: Value, bias: Value | None, g
     return Value(builder.add("CONV_2D", [rows, filters, *given], stored, **options), NHWC, sizes)
 
 
-def _cropping(source: Sequence[int], result: Sequence[int], reach: Sequence[int], geometry: _Geometry) -> list[Pair]:
+def _cropping(
+    source: Sequence[int], result: Sequence[int], reach: Sequence[int], geometry: _Geometry
+) -> list[Pair]:
     """Return padding or cropping after which the windows fit exactly."""
     found = []
-    for size, n, r, s, (before, _) in zip(source, result, reach, geometry.stride, geometry.padding, strict=True):
+    for size, n, r, s, (before, _) in zip(
+        source, result, reach, geometry.stride, geometry.padding, strict=True
+    ):
         found.append((before, (n - 1) * s + r - size - before))
     return found
 
@@ -146,7 +163,9 @@ def _split_pads(scheme: str, geometry: _Geometry) -> tuple[Pair, Pair]:
     return geometry.padding if scheme == "SAME" else ((0, 0), (0, 0))
 
 
-def _by_group(builder: GraphBuilder, x: Value, weight: Value, bias: Value | None, geometry: _Geometry) -> Value:
+def _by_group(
+    builder: GraphBuilder, x: Value, weight: Value, bias: Value | None, geometry: _Geometry
+) -> Value:
     """One convolution a group: runtimes group constant weights only."""
     groups = geometry.groups
     inputs, outputs = int(x.sizes[1]) // groups, int(weight.sizes[0]) // groups
@@ -187,13 +206,17 @@ def _transposed(
     """``weight``: ``[C, O / groups, h, w]``."""
     source, kernel = [int(s) for s in x.sizes[2:]], [int(k) for k in weight.sizes[2:]]
     size = [
-        (source[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1 + extra[i] for i in range(2)
+        (source[i] - 1) * stride[i] - 2 * padding[i] + dilation[i] * (kernel[i] - 1) + 1 + extra[i]
+        for i in range(2)
     ]
     filters = _turned(builder, weight, groups)
     outputs = int(filters.sizes[0])
     count = [-(-size[i] // stride[i]) for i in range(2)]
     phases = [
-        [_phase(r, source[i], kernel[i], stride[i], padding[i], dilation[i], count[i]) for r in range(stride[i])]
+        [
+            _phase(r, source[i], kernel[i], stride[i], padding[i], dilation[i], count[i])
+            for r in range(stride[i])
+        ]
         for i in range(2)
     ]
     batch = x.sizes[0]
@@ -205,7 +228,9 @@ def _transposed(
                 cells.append(_nothing(builder, bias, (batch, outputs, count[0], count[1])))
                 continue
             taps = _taps(builder, filters, down, across)
-            geometry = _Geometry((1, 1), (down.padding, across.padding), (down.dilation, across.dilation), groups)
+            geometry = _Geometry(
+                (1, 1), (down.padding, across.padding), (down.dilation, across.dilation), groups
+            )
             cells.append(_plain(builder, x, taps, bias, geometry))
         lines.append(_interleave(builder, cells, 3))
     whole = _interleave(builder, lines, 2)
@@ -266,7 +291,9 @@ def _taps(builder: GraphBuilder, filters: Value, down: _Phase, across: _Phase) -
     last = [phase.first + phase.step * (phase.count - 1) for phase in (down, across)]
     if own.data is not None:
         rows = own.data[:, last[0] :: -down.step][:, : down.count]
-        return Value(builder.constant(rows[:, :, last[1] :: -across.step][:, :, : across.count]), order, sizes)
+        return Value(
+            builder.constant(rows[:, :, last[1] :: -across.step][:, :, : across.count]), order, sizes
+        )
     begin = builder.ints([0, last[0], last[1], 0])
     end = builder.ints([0, 0, 0, 0])
     steps = builder.ints([1, -down.step, -across.step, 1])
@@ -287,7 +314,10 @@ def _interleave(builder: GraphBuilder, parts: Sequence[Value], axis: int) -> Val
     if len(parts) == 1:
         return parts[0]
     sizes = parts[0].sizes
-    fine = [view(builder, _stored_nhwc(builder, part), [*sizes[: axis + 1], 1, *sizes[axis + 1 :]]) for part in parts]
+    fine = [
+        view(builder, _stored_nhwc(builder, part), [*sizes[: axis + 1], 1, *sizes[axis + 1 :]])
+        for part in parts
+    ]
     joined = concatenate(builder, fine, axis + 1, [*sizes[: axis + 1], len(parts), *sizes[axis + 1 :]])
     return view(builder, joined, [*sizes[:axis], sizes[axis] * len(parts), *sizes[axis + 1 :]])
 

@@ -144,7 +144,9 @@ def _promoted(arguments: list[Any]) -> np.dtype[Any]:
             value = 1
         elif isinstance(value, torch.SymFloat):
             value = 1.0
-        values.append(torch.empty((1,) * value.dim(), dtype=value.dtype) if isinstance(value, torch.Tensor) else value)
+        values.append(
+            torch.empty((1,) * value.dim(), dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+        )
     return stored_dtype(torch.result_type(values[0], values[1]))
 
 
@@ -174,7 +176,9 @@ def _bitwise(kind: str, of_integers: str | None = None) -> Rule:
             result: Value = _logical(kind)(builder, node)
             return result
         if of_integers is None:
-            raise UnsupportedOperatorError("of integers it has no TensorFlow Lite operator: use flags (bool).")
+            raise UnsupportedOperatorError(
+                "of integers it has no TensorFlow Lite operator: use flags (bool)."
+            )
         operands = [builder.of(argument, dtype) for argument in node.args[:2]]
         return broadcast(builder, of_integers, operands, dtype, builder.sizes(node))
 
@@ -233,7 +237,11 @@ def _clamp(builder: GraphBuilder, node: fx.Node) -> Value:
 def _relu(builder: GraphBuilder, node: fx.Node) -> Value:
     dtype = dtype_of(node)
     x = builder.of(node.args[0])
-    return unary(builder, "RELU", x) if dtype == FLOAT else broadcast(builder, "MAXIMUM", [x, builder.scalar(0, dtype)], dtype)
+    return (
+        unary(builder, "RELU", x)
+        if dtype == FLOAT
+        else broadcast(builder, "MAXIMUM", [x, builder.scalar(0, dtype)], dtype)
+    )
 
 
 def _where(builder: GraphBuilder, node: fx.Node) -> Value:

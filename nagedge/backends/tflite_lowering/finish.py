@@ -90,7 +90,11 @@ def _store_once(operations: list[Operation], tensors: list[Tensor]) -> list[Oper
 def _computed_from(kept: int, wanted: Tensor, tensors: list[Tensor], added: list[Operation]) -> int:
     def append(kind: str, source: int, argument: list[int], sizes: tuple[int, ...]) -> int:
         parameter = len(tensors)
-        tensors.append(Tensor(f"constant_{parameter}", np.dtype(np.int32), (len(argument),), np.asarray(argument, np.int32)))
+        tensors.append(
+            Tensor(
+                f"constant_{parameter}", np.dtype(np.int32), (len(argument),), np.asarray(argument, np.int32)
+            )
+        )
         tensors.append(Tensor(f"{kind.lower()}_{parameter + 1}", wanted.dtype, sizes))
         added.append(Operation(kind, [source, parameter], [parameter + 1]))
         return parameter + 1
@@ -120,7 +124,8 @@ def _compact(subgraph: Subgraph, operations: list[Operation], tensors: list[Tens
         subgraph,
         tensors=[tensors[old] for old in sorted(used)],
         operations=[
-            Operation(o.kind, [new[i] for i in o.inputs], [new[i] for i in o.outputs], o.options) for o in operations
+            Operation(o.kind, [new[i] for i in o.inputs], [new[i] for i in o.outputs], o.options)
+            for o in operations
         ],
         inputs={name: new[index] for name, index in subgraph.inputs.items()},
         outputs={name: new[index] for name, index in subgraph.outputs.items()},

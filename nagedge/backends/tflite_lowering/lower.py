@@ -129,6 +129,9 @@ def _lower_node(builder: GraphBuilder, node: fx.Node) -> None:
         return
     rule = _rule(node)
     assert rule is not None  # checked before
+    builder.exact = (
+        operator_name(node).removeprefix("aten.") in activations.RULES.keys() | normalization.RULES.keys()
+    )
     try:
         builder.values[node] = rule(builder, node)
     except UnsupportedOperatorError as error:

@@ -44,6 +44,7 @@ class Tensor:
         sizes: of its axes.
         data: the values of a constant, else None.
         origin: of a constant that is a tensor of the model with its axes in another order.
+        exact: part of a formula that int8 would ruin.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Tensor:
     sizes: tuple[Size, ...]
     data: npt.NDArray[Any] | None = None
     origin: Origin | None = None
+    exact: bool = False
 
 
 @dataclass

@@ -67,10 +67,14 @@ def _pool(builder: GraphBuilder, kind: str, x: Value, windows: _Windows, scheme:
 
 def _max_pool(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     if any(user.args[1] == 1 and user.users for user in node.users):
-        raise UnsupportedOperatorError("the places of the maxima have no TensorFlow Lite operator: use the maxima only.")
+        raise UnsupportedOperatorError(
+            "the places of the maxima have no TensorFlow Lite operator: use the maxima only."
+        )
     windows = _windows(builder, node, dilated=True)
     x = _batched(builder, node)
-    scheme, pads = window_padding(windows.source, windows.result, windows.reach, windows.stride, windows.before)
+    scheme, pads = window_padding(
+        windows.source, windows.result, windows.reach, windows.stride, windows.before
+    )
     if windows.dilation != [1, 1]:
         scheme = "VALID"
         behind = [
@@ -84,7 +88,11 @@ def _max_pool(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
         # 0 is as good as minus infinity where nothing is negative, and does not widen the range of int8
         floor = 0.0 if _never_negative(builder, x) else float("-inf")
         x = pad(builder, x, [(0, 0), (0, 0), *pads], floor)
-    made = _pool(builder, "MAX_POOL_2D", x, windows, scheme) if windows.dilation == [1, 1] else _spread_max(builder, x, windows)
+    made = (
+        _pool(builder, "MAX_POOL_2D", x, windows, scheme)
+        if windows.dilation == [1, 1]
+        else _spread_max(builder, x, windows)
+    )
     return (view(builder, made, builder.sizes(node)),)
 
 
@@ -115,7 +123,9 @@ def _avg_pool(builder: GraphBuilder, node: fx.Node) -> Value:
     counted = bool(argument_of(node, 5, "count_include_pad", True))
     divisor = argument_of(node, 6, "divisor_override", None)
     x = _batched(builder, node)
-    scheme, pads = window_padding(windows.source, windows.result, windows.reach, windows.stride, windows.before)
+    scheme, pads = window_padding(
+        windows.source, windows.result, windows.reach, windows.stride, windows.before
+    )
     if scheme == "SAME" and (counted or divisor is not None):  # SAME averages over real cells only
         scheme = "VALID"
         behind = [
@@ -137,7 +147,9 @@ def _avg_pool(builder: GraphBuilder, node: fx.Node) -> Value:
     return view(builder, made, builder.sizes(node))
 
 
-def _recounted(builder: GraphBuilder, value: Value, windows: _Windows, i: int, axis: int, *, counted: bool) -> Value:
+def _recounted(
+    builder: GraphBuilder, value: Value, windows: _Windows, i: int, axis: int, *, counted: bool
+) -> Value:
     """Turn the mean over all cells of a window into the mean over those that torch counts, along one axis.
 
     torch counts the declared padding when asked to, but never what ceil_mode adds behind it.
@@ -151,7 +163,9 @@ def _recounted(builder: GraphBuilder, value: Value, windows: _Windows, i: int, a
         return value
     shape = [1, 1, 1, 1]
     shape[axis] = -1
-    return broadcast(builder, "MUL", [value, builder.plain(builder.constant(factors.reshape(shape), np.float32))])
+    return broadcast(
+        builder, "MUL", [value, builder.plain(builder.constant(factors.reshape(shape), np.float32))]
+    )
 
 
 RULES: dict[str, Rule] = {"max_pool2d_with_indices": _max_pool, "avg_pool2d": _avg_pool}

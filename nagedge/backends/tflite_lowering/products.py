@@ -32,7 +32,9 @@ def _mm(builder: GraphBuilder, left: Value, right: Value, bias: Value | None = N
     """``[M, K] @ [K, N]``."""
     sizes = (left.sizes[0], right.sizes[1])
     stored = builder.is_constant(right) or right.order == (1, 0)
-    fits = bias is None or (bias.rank == 1 and builder.stored(bias) == bias.sizes and bias.sizes[0] == sizes[1])
+    fits = bias is None or (
+        bias.rank == 1 and builder.stored(bias) == bias.sizes and bias.sizes[0] == sizes[1]
+    )
     if stored and fits:
         given = None if bias is None else bias.tensor
         made = fully_connected(builder, builder.dense(left), builder.dense(right, (1, 0)), given)

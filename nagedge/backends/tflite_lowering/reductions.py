@@ -8,7 +8,15 @@ from typing import Any
 from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
-from nagedge.backends.tflite_lowering.builder import BOOL, FLOAT, INT, GraphBuilder, Value, argument_of, dtype_of
+from nagedge.backends.tflite_lowering.builder import (
+    BOOL,
+    FLOAT,
+    INT,
+    GraphBuilder,
+    Value,
+    argument_of,
+    dtype_of,
+)
 from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.views import view
 
@@ -42,7 +50,9 @@ def reduce(builder: GraphBuilder, kind: str, value: Value, axes: list[int], *, k
         tensor = builder.reshape(tensor, left)
         remaining = [axis for axis in left_axes if axis not in repeated]
         renumbered = {axis: i for i, axis in enumerate(sorted(remaining))}
-        made = Value(tensor, tuple(renumbered[a] for a in remaining), tuple(value.sizes[a] for a in sorted(remaining)))
+        made = Value(
+            tensor, tuple(renumbered[a] for a in remaining), tuple(value.sizes[a] for a in sorted(remaining))
+        )
     else:
         made = Value(tensor, order, tuple(1 if a in axes else s for a, s in enumerate(value.sizes)))
     if kind in ("SUM", "REDUCE_PROD"):
@@ -86,7 +96,11 @@ def _any_all(kind: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> Value:
         value = builder.of(node.args[0], BOOL)
         axes = _axes(node, value.rank)
-        return reduce(builder, kind, value, axes, keep=bool(argument_of(node, 2, "keepdim", False))) if axes else value
+        return (
+            reduce(builder, kind, value, axes, keep=bool(argument_of(node, 2, "keepdim", False)))
+            if axes
+            else value
+        )
 
     return rule
 
@@ -106,7 +120,9 @@ def _arg_reduce(kind: str) -> Rule:
         place = value.order.index(int(axis) % value.rank)
         stored = list(builder.stored(value))
         del stored[place]
-        made = builder.add(kind, [value.tensor, builder.constant(place, INT)], stored, INT, outputType="INT32")
+        made = builder.add(
+            kind, [value.tensor, builder.constant(place, INT)], stored, INT, outputType="INT32"
+        )
         order = [a - (a > value.order[place]) for a in value.order if a != value.order[place]]
         sizes = tuple(s for a, s in enumerate(value.sizes) if a != value.order[place])
         return view(builder, Value(made, tuple(order), sizes), builder.sizes(node))

@@ -40,7 +40,20 @@ _OPTIONS = {
     "REVERSE_V2": "ReverseV2Options", "SELECT_V2": "SelectV2Options", "SPLIT_V": "SplitVOptions",
     "SUM": "ReducerOptions", "TRANSPOSE_CONV": "TransposeConvOptions",
 }  # fmt: skip
-_WITHOUT_OPTIONS = {"CEIL", "ELU", "FLOOR", "LOG", "LOGISTIC", "RELU", "RELU6", "ROUND", "RSQRT", "SIN", "SQRT", "TANH"}
+_WITHOUT_OPTIONS = {
+    "CEIL",
+    "ELU",
+    "FLOOR",
+    "LOG",
+    "LOGISTIC",
+    "RELU",
+    "RELU6",
+    "ROUND",
+    "RSQRT",
+    "SIN",
+    "SQRT",
+    "TANH",
+}
 _ENUMS = {
     "fusedActivationFunction": "ActivationFunctionType", "padding": "Padding", "outType": "TensorType",
     "outputType": "TensorType", "inDataType": "TensorType", "outDataType": "TensorType",
@@ -66,7 +79,9 @@ def serialize(subgraphs: Sequence[Subgraph], *, half: bool = False) -> bytes:
     model.description = b"nagedge"
     model.subgraphs = [writer.subgraph(_halved(s) if half else s) for s in subgraphs]
     model.signatureDefs = [writer.signature(s, i) for i, s in enumerate(subgraphs)]
-    model.metadata = [writer.metadata(ORIGINS_METADATA, json.dumps(writer.origins, separators=(",", ":")).encode())]
+    model.metadata = [
+        writer.metadata(ORIGINS_METADATA, json.dumps(writer.origins, separators=(",", ":")).encode())
+    ]
     model.operatorCodes = writer.codes
     model.buffers = writer.buffers
     builder = flatbuffers.Builder(1024 + sum(len(b.data) for b in writer.buffers if b.data is not None))
@@ -158,7 +173,9 @@ class _Writer:
             for field, value in operation.options.items():
                 enum = _ENUMS.get(field)
                 assert hasattr(made.builtinOptions, field), f"{table} has no field {field}"
-                setattr(made.builtinOptions, field, getattr(getattr(self.schema, enum), value) if enum else value)
+                setattr(
+                    made.builtinOptions, field, getattr(getattr(self.schema, enum), value) if enum else value
+                )
         return made
 
     def _code(self, code: int, number: int) -> int:
@@ -192,7 +209,9 @@ def _halved(graph: Subgraph) -> Subgraph:
             if tensor.data is None or tensor.dtype != np.float32 or tensor.data.size < _SMALLEST_HALF:
                 continue
             if index not in made:
-                data = np.clip(tensor.data, np.finfo(np.float16).min, np.finfo(np.float16).max).astype(np.float16)
+                data = np.clip(tensor.data, np.finfo(np.float16).min, np.finfo(np.float16).max).astype(
+                    np.float16
+                )
                 stored = Tensor(f"{tensor.name}_half", data.dtype, tensor.sizes, data, tensor.origin)
                 whole = Tensor(f"{tensor.name}_whole", tensor.dtype, tensor.sizes)
                 tensors += [stored, whole]
@@ -200,7 +219,10 @@ def _halved(graph: Subgraph) -> Subgraph:
                 made[index] = len(tensors) - 1
             inputs[place] = made[index]
         operations.append(Operation(operation.kind, inputs, operation.outputs, operation.options))
-    used = {i for o in [*added, *operations] for i in (*o.inputs, *o.outputs)} | {*graph.inputs.values(), *graph.outputs.values()}
+    used = {i for o in [*added, *operations] for i in (*o.inputs, *o.outputs)} | {
+        *graph.inputs.values(),
+        *graph.outputs.values(),
+    }
     for index in made:  # nothing reads the float32 values any more
         if index not in used:
             tensors[index] = Tensor(tensors[index].name, tensors[index].dtype, tensors[index].sizes)
@@ -242,7 +264,9 @@ def _first_dtype(operation: Operation, graph: Subgraph) -> np.dtype[Any]:
     return graph.tensors[operation.inputs[0]].dtype
 
 
-def _when(condition: Callable[[Operation, Subgraph], bool], number: int) -> Callable[[Operation, Subgraph], int]:
+def _when(
+    condition: Callable[[Operation, Subgraph], bool], number: int
+) -> Callable[[Operation, Subgraph], int]:
     return lambda operation, graph: number if condition(operation, graph) else 1
 
 

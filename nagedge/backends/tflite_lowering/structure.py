@@ -36,7 +36,9 @@ def _view(builder: GraphBuilder, node: fx.Node) -> Value:
 def _permuted(value: Value, order: Sequence[int]) -> Value:
     """Move axes: only the note of how they are stored changes."""
     back = {old: new for new, old in enumerate(order)}
-    return Value(value.tensor, tuple(back[axis] for axis in value.order), tuple(value.sizes[old] for old in order))
+    return Value(
+        value.tensor, tuple(back[axis] for axis in value.order), tuple(value.sizes[old] for old in order)
+    )
 
 
 def _permute(builder: GraphBuilder, node: fx.Node) -> Value:
@@ -110,7 +112,9 @@ def _cut(
     if own.data is not None and all(isinstance(n, int) for n in (*begins, *sizes)):
         spans = zip(begins, sizes, steps, strict=True)
         return builder.constant(own.data[tuple(slice(b, b + (n - 1) * t + 1, t) for b, n, t in spans)])
-    whole = [b == 0 and n == size and t == 1 for b, n, size, t in zip(begins, sizes, own.sizes, steps, strict=True)]
+    whole = [
+        b == 0 and n == size and t == 1 for b, n, size, t in zip(begins, sizes, own.sizes, steps, strict=True)
+    ]
     key = ("SLICE", tensor, tuple(begins), tuple(sizes), tuple(steps))
     if key in builder.made:
         return builder.made[key]
@@ -120,7 +124,9 @@ def _cut(
         result = builder.add("SLICE", [tensor, *bounds], sizes, own.dtype)
     else:
         masks = sum(1 << i for i, w in enumerate(whole) if w)
-        ends = [0 if w else b + (n - 1) * t + 1 for b, n, t, w in zip(begins, sizes, steps, whole, strict=True)]
+        ends = [
+            0 if w else b + (n - 1) * t + 1 for b, n, t, w in zip(begins, sizes, steps, whole, strict=True)
+        ]
         bounds = [builder.shape(begins), builder.shape(ends), builder.ints(steps)]
         result = builder.add(
             "STRIDED_SLICE", [tensor, *bounds], sizes, own.dtype, beginMask=masks, endMask=masks
@@ -199,7 +205,8 @@ def concatenate(builder: GraphBuilder, values: Sequence[Value], axis: int, sizes
         own = builder.tensors[tensor].sizes
         # what is expanded in all of them may stay so
         wanted = [
-            1 if a != axis and all(_stored_size(builder, v, a) == 1 for v in values) else value.sizes[a] for a in order
+            1 if a != axis and all(_stored_size(builder, v, a) == 1 for v in values) else value.sizes[a]
+            for a in order
         ]
         tensors.append(tensor if list(own) == wanted else builder.expanded(tensor, wanted))
     stored = list(builder.tensors[tensors[0]].sizes)
@@ -245,7 +252,8 @@ def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     value = builder.of(node.args[0])
     axis = int(argument_of(node, 1, "dim", 0)) % value.rank
     return tuple(
-        _without(builder, slice_axis(builder, value, axis, i, i + 1), axis) for i in range(len(node.meta["val"]))
+        _without(builder, slice_axis(builder, value, axis, i, i + 1), axis)
+        for i in range(len(node.meta["val"]))
     )
 
 
@@ -276,7 +284,11 @@ def pad(
 
 
 def _pad(
-    builder: GraphBuilder, tensor: int, sizes: Sequence[Size], rows: Sequence[tuple[int, int]], number: float | bool
+    builder: GraphBuilder,
+    tensor: int,
+    sizes: Sequence[Size],
+    rows: Sequence[tuple[int, int]],
+    number: float | bool,
 ) -> int:
     """Pad a stored tensor; axes that are not padded merge with their neighbours where there are too many."""
     merged: list[Size] = list(sizes)
@@ -321,7 +333,9 @@ def flip(builder: GraphBuilder, value: Value, axes: Sequence[int]) -> Value:
         if data is not None:
             made = builder.constant(np.flip(data, place))
         else:
-            made = builder.add("REVERSE_V2", [value.tensor, builder.ints([place])], stored, builder.dtype(value))
+            made = builder.add(
+                "REVERSE_V2", [value.tensor, builder.ints([place])], stored, builder.dtype(value)
+            )
         value = Value(made, value.order, value.sizes)
     return value
 
@@ -356,8 +370,14 @@ def _wrapped(builder: GraphBuilder, indices: Value, size: Size) -> Value:
     if data is not None and (data >= 0).all():
         return indices
     if data is not None and isinstance(size, int):
-        return Value(builder.constant(np.where(data < 0, data + size, data), INT), indices.order, indices.sizes)
-    length = builder.scalar(size, INT) if isinstance(size, int) else Value(builder.reshape(builder.shape([size]), ()), (), ())
+        return Value(
+            builder.constant(np.where(data < 0, data + size, data), INT), indices.order, indices.sizes
+        )
+    length = (
+        builder.scalar(size, INT)
+        if isinstance(size, int)
+        else Value(builder.reshape(builder.shape([size]), ()), (), ())
+    )
     return broadcast(builder, "FLOOR_MOD", [indices, length], INT)
 
 
@@ -388,7 +408,9 @@ def _index(builder: GraphBuilder, node: fx.Node) -> Value:
     return _gather_many(builder, value, [builder.of(indices[i], INT) for i in given], builder.sizes(node))
 
 
-def _gather_many(builder: GraphBuilder, value: Value, indices: Sequence[Value], sizes: tuple[Size, ...]) -> Value:
+def _gather_many(
+    builder: GraphBuilder, value: Value, indices: Sequence[Value], sizes: tuple[Size, ...]
+) -> Value:
     """Index the leading axes at once: one gather over them merged."""
     count = len(indices)
     flat = _wrapped(builder, indices[0], value.sizes[0])
@@ -445,7 +467,9 @@ def _repeat(builder: GraphBuilder, node: fx.Node) -> Value:
     sizes = builder.sizes(node)
     plain = builder.reshape(builder.dense(value), [*[1] * (len(repeats) - value.rank), *value.sizes])
     return Value(
-        builder.add("TILE", [plain, builder.shape(repeats)], sizes, builder.dtype(value)), tuple(range(len(sizes))), sizes
+        builder.add("TILE", [plain, builder.shape(repeats)], sizes, builder.dtype(value)),
+        tuple(range(len(sizes))),
+        sizes,
     )
 
 
@@ -453,7 +477,9 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
     value, source = builder.of(node.args[0], dtype_of(node)), builder.of(node.args[1], dtype_of(node))
     axis = int(argument_of(node, 2, "dim", 0)) % value.rank
     if argument_of(node, 5, "step", 1) != 1:
-        raise UnsupportedOperatorError("aten.slice_scatter with a step has no lowering: use torch.cat instead.")
+        raise UnsupportedOperatorError(
+            "aten.slice_scatter with a step has no lowering: use torch.cat instead."
+        )
     size = value.sizes[axis]
     start = _bound(builder, argument_of(node, 3, "start"), size, 0)
     stop = _bound(builder, argument_of(node, 4, "end"), size, size)
@@ -470,7 +496,9 @@ def _select_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
     return _replaced(builder, value, row, axis, index, index + 1)
 
 
-def _replaced(builder: GraphBuilder, value: Value, source: Value, axis: int, start: Size, stop: Size) -> Value:
+def _replaced(
+    builder: GraphBuilder, value: Value, source: Value, axis: int, start: Size, stop: Size
+) -> Value:
     """Replace ``[start, stop)`` of one axis by ``source``, by concatenation."""
     parts = [source]
     if start != 0:

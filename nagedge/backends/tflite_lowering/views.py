@@ -95,4 +95,6 @@ def _keep_order(
         if size == 1:
             order.insert(order.index(axis - 1) + 1 if axis > 0 else 0, axis)
             new_stored[axis] = 1
-    return Value(builder.reshape(value.tensor, [new_stored[axis] for axis in order]), tuple(order), tuple(sizes))
+    return Value(
+        builder.reshape(value.tensor, [new_stored[axis] for axis in order]), tuple(order), tuple(sizes)
+    )
