@@ -6,6 +6,8 @@ Where coremltools infers values itself (numpy, when all arguments are constants)
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -71,9 +73,19 @@ def every(cases: Sequence[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", cases, ids=str)
 
 
+@functools.cache
+def _import_coremltools() -> None:
+    """Import it once, and keep what came with it out of the garbage collections that every conversion asks for."""
+    import coremltools  # noqa: F401
+
+    gc.freeze()
+
+
 @contextlib.contextmanager
 def quiet() -> Any:
+    """Keep back what coremltools prints."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        _import_coremltools()
         yield
 
 

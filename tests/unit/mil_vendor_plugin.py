@@ -6,6 +6,7 @@ torch. Without macOS they stop after the conversion; with this plugin they go on
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -88,3 +89,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     }
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]
+    gc.freeze()  # every conversion collects garbage, and would look through all that was imported
