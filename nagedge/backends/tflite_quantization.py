@@ -22,7 +22,7 @@ from nagedge.targets import Target
 __all__ = ["DYNAMIC_MARK", "MARK", "quantize", "quantized"]
 
 MARK, DYNAMIC_MARK = "int8_", "dynamic_int8_"
-"""What the names of those tensors begin with whose operations are quantised statically, or with measured activations."""
+"""What the names of results begin with whose operations are quantised statically, or with measured activations."""
 
 Batches = Sequence[Mapping[str, npt.NDArray[Any]]]
 
@@ -77,19 +77,22 @@ def _unpacked(content: bytes) -> list[dict[str, npt.NDArray[Any]]]:
 
 def quantize(payload: Mapping[str, Any]) -> dict[str, bytes]:
     """Quantise in this process; see :func:`quantized` for what the payload holds."""
-    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer import qtyping, quantizer  # type: ignore[import-untyped]  # ships no types
 
     work = quantizer.Quantizer(payload["model"])
     operator, whole = qtyping.TFLOperationName, qtyping.QuantGranularity.TENSORWISE
-    # Weights of convolutions have a scale a channel. Those of fully connected layers have one in all: TensorFlow Lite 2.14
-    # reads no more than the first, and computes wrong results without a word.
+    # Weights of convolutions have a scale a channel. Those of fully connected layers have one in all: TensorFlow Lite
+    # 2.14 reads no more than the first, and computes wrong results without a word.
     if payload["static"]:
         work.add_static_config(f"^{MARK}", operator.ALL_SUPPORTED, 8, 8)
         work.add_static_config(f"^{MARK}", operator.FULLY_CONNECTED, 8, 8, whole)
         work.add_dynamic_config(f"^{DYNAMIC_MARK}", operator.FULLY_CONNECTED, 8, whole)
         for border in (operator.INPUT, operator.OUTPUT):
             work.update_quantization_recipe(".*", border, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
-        found = [work.calibrate({_SIGNATURE: [batch]}, num_threads=1) for batch in _unpacked(payload["calibration"])]
+        found = [
+            work.calibrate({_SIGNATURE: [batch]}, num_threads=1)
+            for batch in _unpacked(payload["calibration"])
+        ]
         result = work.quantize(_widest(found), enable_progress_bar=False, enable_progress_report=False)
     else:
         work.add_dynamic_config(".*", operator.ALL_SUPPORTED, 8)

@@ -40,7 +40,7 @@ def available() -> str:
 
 def _interpreter_class() -> Any:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"runtime 'litert' is not available: {error}. Install it with `pip install nagedge[litert]`."
@@ -96,7 +96,9 @@ class _LiteRtTraining:
         self._inputs = set(self._train.get_input_details())
         roles = {"params": state.params, "momentum": state.momentum, "buffers": state.buffers}
         self._state = {
-            f"{role}.{name}": np.array(value, order="C") for role, values in roles.items() for name, value in values.items()
+            f"{role}.{name}": np.array(value, order="C")
+            for role, values in roles.items()
+            for name, value in values.items()
         }
 
     def step(

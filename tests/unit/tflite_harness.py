@@ -77,6 +77,8 @@ def _compare(item: Lowering, runner: Any, batch: int) -> None:
         assert value.dtype == wanted.dtype, f"batch {batch}"
         assert value.shape == wanted.shape, f"batch {batch}"
         if wanted.dtype.kind == "f":
-            np.testing.assert_allclose(value, wanted, rtol=item.rtol, atol=item.atol, err_msg=f"batch {batch}")
+            np.testing.assert_allclose(
+                value, wanted, rtol=item.rtol, atol=item.atol, err_msg=f"batch {batch}"
+            )
         else:
             np.testing.assert_array_equal(value, wanted, err_msg=f"batch {batch}")

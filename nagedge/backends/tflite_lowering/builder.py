@@ -46,6 +46,7 @@ class Value:
 
     @property
     def rank(self) -> int:
+        """Number of axes."""
         return len(self.sizes)
 
 

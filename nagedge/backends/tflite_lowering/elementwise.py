@@ -276,7 +276,7 @@ def _filled(builder: GraphBuilder, node: fx.Node) -> Value:
         argument = node.args[{"full": 1, "full_like": 1, "new_full": 2}.get(name, 0)]
         number = argument if not isinstance(argument, fx.Node) else None
         if number is not None and dtype == BOOL:
-            number = bool(number)  # type: ignore[arg-type]
+            number = bool(number)
         value = builder.of(argument, dtype) if number is None else builder.scalar(number, dtype)  # type: ignore[arg-type]
     return Value(builder.reshape(value.tensor, [1] * len(sizes)), tuple(range(len(sizes))), sizes)
 
@@ -296,8 +296,8 @@ def _arange(builder: GraphBuilder, node: fx.Node) -> Value:
 
 
 _FILLED = [
-    "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_ones", "new_full",
-    "empty", "empty_like", "new_empty",
+    "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_ones",
+    "new_full", "empty", "empty_like", "new_empty",
 ]  # fmt: skip
 
 RULES: dict[str, Rule] = {

@@ -100,7 +100,9 @@ def _computed_from(kept: int, wanted: Tensor, tensors: list[Tensor], added: list
         return parameter + 1
 
     stored, origin = tensors[kept], wanted.origin
-    assert stored.origin is not None and origin is not None and wanted.data is not None
+    assert stored.origin is not None
+    assert origin is not None
+    assert wanted.data is not None
     result = kept
     sizes = tuple(origin.shape[axis] for axis in stored.origin.order)
     if stored.sizes != sizes:

@@ -18,13 +18,14 @@ from nagedge.backends.tflite_lowering import (
     activations,
     convolution,
     elementwise,
+    gathers,
     normalization,
     pooling,
     products,
     reductions,
     structure,
 )
-from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, fake_of, stored_dtype
+from nagedge.backends.tflite_lowering.builder import GraphBuilder, fake_of, stored_dtype
 from nagedge.backends.tflite_lowering.finish import finish
 from nagedge.backends.tflite_lowering.model import Subgraph
 from nagedge.errors import UnsupportedOperatorError
@@ -34,7 +35,7 @@ from nagedge.specs import TensorSpec
 __all__ = ["RULES", "RefusedOperatorError", "lower_to_subgraph", "unsupported_operators"]
 
 RULES = {
-    **elementwise.RULES, **activations.RULES, **structure.RULES, **products.RULES, **convolution.RULES,
+    **elementwise.RULES, **activations.RULES, **structure.RULES, **gathers.RULES, **products.RULES, **convolution.RULES,
     **pooling.RULES, **reductions.RULES, **normalization.RULES,
 }  # fmt: skip
 """Operator, without overload -> ``rule(builder, node) -> value or values``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import sympy  # type: ignore[import-untyped]  # ships no types
 
 __all__ = ["ABSENT", "Operation", "Origin", "Size", "Subgraph", "Tensor", "size_at"]
 
-Size = int | sympy.Expr
+Size: TypeAlias = int | sympy.Expr
 """A size: a number, or an expression in the batch size."""
 
 ABSENT = -1

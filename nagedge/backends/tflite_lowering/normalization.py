@@ -27,7 +27,8 @@ def _batch_norm(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     if all(a in builder.known for a in given):
         known = [None if a is None else builder.known[a] for a in (weight, bias, mean, var)]  # type: ignore[index]
         own_mean, own_var = known[2], known[3]
-        assert own_mean is not None and own_var is not None
+        assert own_mean is not None
+        assert own_var is not None
         scale = torch.rsqrt(own_var.double() + float(eps))  # type: ignore[arg-type]
         scale = scale if known[0] is None else scale * known[0].double()
         offset = -own_mean.double() * scale + (0 if known[1] is None else known[1].double())

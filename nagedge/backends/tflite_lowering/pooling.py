@@ -12,8 +12,8 @@ from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, argument_of
-from nagedge.backends.tflite_lowering.convolution import NHWC, window_padding
-from nagedge.backends.tflite_lowering.structure import pad, slice_axis
+from nagedge.backends.tflite_lowering.plain_convolution import NHWC, window_padding
+from nagedge.backends.tflite_lowering.slicing import pad, slice_axis
 from nagedge.backends.tflite_lowering.views import view
 from nagedge.errors import UnsupportedOperatorError
 

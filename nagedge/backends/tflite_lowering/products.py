@@ -1,7 +1,7 @@
 """Matrix products: FULLY_CONNECTED where the right factor is stored transposed, else BATCH_MATMUL.
 
-FULLY_CONNECTED takes ``[.., K]`` and weights ``[N, K]``, as ``torch.nn.Linear`` stores them; constant weights are packed
-once. BATCH_MATMUL takes ``[.., M, K]`` and ``[.., K, N]``, or ``[.., N, K]`` with ``adjY``.
+FULLY_CONNECTED takes ``[.., K]`` and weights ``[N, K]``, as ``torch.nn.Linear`` stores them; constant weights are
+packed once. BATCH_MATMUL takes ``[.., M, K]`` and ``[.., K, N]``, or ``[.., N, K]`` with ``adjY``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def _mm(builder: GraphBuilder, left: Value, right: Value, bias: Value | None = N
         given = None if bias is None else bias.tensor
         made = fully_connected(builder, builder.dense(left), builder.dense(right, (1, 0)), given)
         return Value(made, (0, 1), sizes)
-    made = product(builder, left, right)
-    return made if bias is None else broadcast(builder, "ADD", [made, bias], FLOAT, sizes)
+    result = product(builder, left, right)
+    return result if bias is None else broadcast(builder, "ADD", [result, bias], FLOAT, sizes)
 
 
 def product(builder: GraphBuilder, left: Value, right: Value) -> Value:

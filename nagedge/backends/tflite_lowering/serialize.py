@@ -6,13 +6,15 @@ Source: ``schema.fbs`` of TensorFlow Lite; the object API that ai-edge-litert ge
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.backends.tflite_lowering.model import ABSENT, Operation, Subgraph, Tensor, size_at
+from nagedge.backends.tflite_lowering.half import halved
+from nagedge.backends.tflite_lowering.model import Operation, Subgraph, Tensor, size_at
+from nagedge.backends.tflite_lowering.versions import version
 
 __all__ = ["ORIGINS_METADATA", "serialize"]
 
@@ -22,7 +24,6 @@ ORIGINS_METADATA = "nagedge.origins"
 
 _LARGEST_DEFAULT_BATCH = 64
 _LAST_BYTE_CODE = 127  # of the field that older runtimes read
-_SMALLEST_HALF = 256  # elements: below that a DEQUANTIZE costs more bytes than it saves
 
 _DTYPES = {
     "float32": "FLOAT32", "float16": "FLOAT16", "float64": "FLOAT64", "int64": "INT64", "int32": "INT32",
@@ -71,13 +72,13 @@ def serialize(subgraphs: Sequence[Subgraph], *, half: bool = False) -> bytes:
         half: store large float32 constants as float16, each followed by DEQUANTIZE.
     """
     import flatbuffers  # type: ignore[import-untyped]  # ships no types
-    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]  # ships no types
 
     writer = _Writer(schema, _default_batch(subgraphs))
     model = schema.ModelT()
     model.version = 3
     model.description = b"nagedge"
-    model.subgraphs = [writer.subgraph(_halved(s) if half else s) for s in subgraphs]
+    model.subgraphs = [writer.subgraph(halved(s) if half else s) for s in subgraphs]
     model.signatureDefs = [writer.signature(s, i) for i, s in enumerate(subgraphs)]
     model.metadata = [
         writer.metadata(ORIGINS_METADATA, json.dumps(writer.origins, separators=(",", ":")).encode())
@@ -194,109 +195,3 @@ def _camel(kind: str) -> str:
 
 def _bytes(data: npt.NDArray[Any]) -> bytes:
     return data.astype(data.dtype.newbyteorder("<")).tobytes()
-
-
-def _halved(graph: Subgraph) -> Subgraph:
-    """Store large float32 constants as float16 (round to nearest), each followed by DEQUANTIZE."""
-    tensors, made, operations = list(graph.tensors), {}, []
-    added: list[Operation] = []
-    for operation in graph.operations:
-        inputs = list(operation.inputs)
-        for place, index in enumerate(inputs):
-            if index == ABSENT:
-                continue
-            tensor = tensors[index]
-            if tensor.data is None or tensor.dtype != np.float32 or tensor.data.size < _SMALLEST_HALF:
-                continue
-            if index not in made:
-                data = np.clip(tensor.data, np.finfo(np.float16).min, np.finfo(np.float16).max).astype(
-                    np.float16
-                )
-                stored = Tensor(f"{tensor.name}_half", data.dtype, tensor.sizes, data, tensor.origin)
-                whole = Tensor(f"{tensor.name}_whole", tensor.dtype, tensor.sizes)
-                tensors += [stored, whole]
-                added.append(Operation("DEQUANTIZE", [len(tensors) - 2], [len(tensors) - 1]))
-                made[index] = len(tensors) - 1
-            inputs[place] = made[index]
-        operations.append(Operation(operation.kind, inputs, operation.outputs, operation.options))
-    used = {i for o in [*added, *operations] for i in (*o.inputs, *o.outputs)} | {
-        *graph.inputs.values(),
-        *graph.outputs.values(),
-    }
-    for index in made:  # nothing reads the float32 values any more
-        if index not in used:
-            tensors[index] = Tensor(tensors[index].name, tensors[index].dtype, tensors[index].sizes)
-    return Subgraph(graph.name, tensors, added + operations, graph.inputs, graph.outputs)
-
-
-# --- versions -------------------------------------------------------------------------------------------------------
-
-_FLAT = 4  # axes that the first version of an operator handles
-
-
-def _rank_of(operation: Operation, graph: Subgraph) -> int:
-    return max((len(graph.tensors[i].sizes) for i in operation.inputs if i != ABSENT), default=0)
-
-
-def _fully_connected(operation: Operation, graph: Subgraph) -> int:
-    if len(operation.inputs) == 2 or operation.inputs[2] == ABSENT:
-        return 6
-    return 5 if operation.options.get("keepNumDims") else 1
-
-
-def _convolution(operation: Operation, graph: Subgraph) -> int:
-    x, weight = (graph.tensors[i].sizes[-1] for i in operation.inputs[:2])
-    return 1 if x == weight else 6  # grouped
-
-
-def _depthwise(operation: Operation, graph: Subgraph) -> int:
-    dilated = max(operation.options["dilationHFactor"], operation.options["dilationWFactor"]) > 1
-    return 2 if dilated else 1
-
-
-def _transpose_conv(operation: Operation, graph: Subgraph) -> int:
-    if operation.options.get("fusedActivationFunction", "NONE") != "NONE":
-        return 4
-    return 3 if len(operation.inputs) == 4 else 1
-
-
-def _first_dtype(operation: Operation, graph: Subgraph) -> np.dtype[Any]:
-    return graph.tensors[operation.inputs[0]].dtype
-
-
-def _when(
-    condition: Callable[[Operation, Subgraph], bool], number: int
-) -> Callable[[Operation, Subgraph], int]:
-    return lambda operation, graph: number if condition(operation, graph) else 1
-
-
-_is_bool = _when(lambda o, g: _first_dtype(o, g) == np.bool_, 3)
-_many_axes = _when(lambda o, g: _rank_of(o, g) > _FLAT, 3)
-
-# From TensorFlow Lite's tools/versioning/op_version.cc, for the dtypes that the lowering uses.
-_VERSIONS: dict[str, Callable[[Operation, Subgraph], int]] = {
-    "FULLY_CONNECTED": _fully_connected,
-    "CONV_2D": _convolution,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "TRANSPOSE_CONV": _transpose_conv,
-    "GATHER": lambda o, g: 5 if o.options.get("batchDims") else _is_bool(o, g),
-    "TRANSPOSE": lambda o, g: 4 if _rank_of(o, g) > _FLAT else _is_bool(o, g),
-    "SLICE": _when(lambda o, g: _rank_of(o, g) > _FLAT, 5),
-    "STRIDED_SLICE": lambda o, g: 4 if _rank_of(o, g) > _FLAT else _is_bool(o, g),
-    "REVERSE_V2": _when(lambda o, g: _first_dtype(o, g) == np.bool_, 2),
-    "MAXIMUM": _many_axes,
-    "MINIMUM": _many_axes,
-    "SUB": _many_axes,
-    "ABS": _when(lambda o, g: _first_dtype(o, g) == np.int32, 5),
-    "SIGN": _when(lambda o, g: _first_dtype(o, g) == np.int32, 2),
-    "FLOOR_DIV": _when(lambda o, g: _first_dtype(o, g) == np.float32, 2),
-    "DEQUANTIZE": lambda o, g: 3,
-    "BROADCAST_TO": lambda o, g: 2,
-    "EQUAL": lambda o, g: 1,
-}
-
-
-def version(operation: Operation, graph: Subgraph) -> int:
-    """Return the lowest version of the operator that has what ``operation`` uses."""
-    rule = _VERSIONS.get(operation.kind)
-    return rule(operation, graph) if rule else 1

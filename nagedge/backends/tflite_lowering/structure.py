@@ -1,4 +1,4 @@
-"""Operators that move data: views, slices, concatenation, padding, gathers."""
+"""Operators that move data: views, slices, concatenation, padding."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from nagedge.backends.tflite_lowering.broadcasting import broadcast
 from nagedge.backends.tflite_lowering.builder import (
-    BOOL,
-    INT,
     GraphBuilder,
     Value,
     argument_of,
@@ -19,14 +16,13 @@ from nagedge.backends.tflite_lowering.builder import (
     fake_of,
 )
 from nagedge.backends.tflite_lowering.model import Size
+from nagedge.backends.tflite_lowering.slicing import bound, pad, slice_axis
 from nagedge.backends.tflite_lowering.views import view
 from nagedge.errors import UnsupportedOperatorError
 
-__all__ = ["RULES", "pad", "slice_axis"]
+__all__ = ["RULES", "concatenate"]
 
 Rule = Callable[[GraphBuilder, fx.Node], Any]
-
-_SLICED_AXES = 4  # that every runtime slices and pads
 
 
 def _view(builder: GraphBuilder, node: fx.Node) -> Value:
@@ -66,114 +62,15 @@ def _expand(builder: GraphBuilder, node: fx.Node) -> Value:
     return Value(tensor, order, sizes)
 
 
-def slice_axis(
-    builder: GraphBuilder,
-    value: Value,
-    axis: int,
-    start: Size,
-    stop: Size,
-    step: int = 1,
-    length: Size | None = None,
-) -> Value:
-    """Return entries ``start``, ``start + step``, ... below ``stop`` of one axis; 0 <= start <= stop <= size.
-
-    ``length`` is their number, for steps over sizes that depend on the batch.
-    """
-    size = value.sizes[axis]
-    if start == 0 and stop == size and step == 1:
-        return value
-    if length is None:
-        length = -((start - stop) // step) if step != 1 else stop - start
-    sizes = list(value.sizes)
-    sizes[axis] = length
-    place = value.order.index(axis)
-    stored = list(builder.stored(value))
-    if stored[place] == 1 and size != 1:  # an expanded axis has nothing to choose from
-        return Value(value.tensor, value.order, tuple(sizes))
-    tensor, around, at = _around(builder, value.tensor, place)
-    begins: list[Size] = [0] * len(around)
-    steps = [1] * len(around)
-    begins[at], steps[at] = start, step
-    around[at] = length
-    made = _cut(builder, tensor, begins, around, steps)
-    stored[place] = length
-    return Value(builder.reshape(made, stored), value.order, tuple(sizes))
-
-
-def _cut(
-    builder: GraphBuilder, tensor: int, begins: Sequence[Size], sizes: Sequence[Size], steps: Sequence[int]
-) -> int:
-    """Slice a stored tensor; a slice of a slice is a slice of the whole."""
-    if tensor in builder.cuts:
-        tensor, outer, strides = builder.cuts[tensor]
-        begins = [o + b * s for o, b, s in zip(outer, begins, strides, strict=True)]
-        steps = [s * t for s, t in zip(strides, steps, strict=True)]
-    own = builder.tensors[tensor]
-    if own.data is not None and all(isinstance(n, int) for n in (*begins, *sizes)):
-        spans = zip(begins, sizes, steps, strict=True)
-        return builder.constant(own.data[tuple(slice(b, b + (n - 1) * t + 1, t) for b, n, t in spans)])
-    whole = [
-        b == 0 and n == size and t == 1 for b, n, size, t in zip(begins, sizes, own.sizes, steps, strict=True)
-    ]
-    key = ("SLICE", tensor, tuple(begins), tuple(sizes), tuple(steps))
-    if key in builder.made:
-        return builder.made[key]
-    # LiteRT sizes a SLICE of a tensor with a free axis anew at every call, and all that follows: not a STRIDED_SLICE
-    if all(t == 1 for t in steps) and all(isinstance(n, int) for n in own.sizes):
-        bounds = [builder.ints([int(n) for n in values]) for values in (begins, sizes)]
-        result = builder.add("SLICE", [tensor, *bounds], sizes, own.dtype)
-    else:
-        masks = sum(1 << i for i, w in enumerate(whole) if w)
-        ends = [
-            0 if w else b + (n - 1) * t + 1 for b, n, t, w in zip(begins, sizes, steps, whole, strict=True)
-        ]
-        bounds = [builder.shape(begins), builder.shape(ends), builder.ints(steps)]
-        result = builder.add(
-            "STRIDED_SLICE", [tensor, *bounds], sizes, own.dtype, beginMask=masks, endMask=masks
-        )
-    builder.made[key] = result
-    builder.cuts[result] = (tensor, tuple(begins), tuple(steps))
-    return result
-
-
-def _around(builder: GraphBuilder, tensor: int, place: int) -> tuple[int, list[Size], int]:
-    """Merge the axes before and behind one, where there are too many."""
-    stored = list(builder.tensors[tensor].sizes)
-    if len(stored) <= _SLICED_AXES:
-        return tensor, stored, place
-    before: Size = 1
-    behind: Size = 1
-    for size in stored[:place]:
-        before = before * size
-    for size in stored[place + 1 :]:
-        behind = behind * size
-    merged = [before, stored[place], behind]
-    return builder.reshape(tensor, merged), merged, 1
-
-
-def _bound(builder: GraphBuilder, argument: Any, size: Size, default: Size) -> Size:
-    """Return a slice's bound as a place within the axis."""
-    if argument is None:
-        return default
-    given = builder.size(argument)
-    if isinstance(given, int) and isinstance(size, int):
-        return min(max(given + size if given < 0 else given, 0), size)
-    if isinstance(given, int):
-        if given < 0:
-            return size + given
-        return size if given >= np.iinfo(np.int64).max else given
-    return given
-
-
 def _slice(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0])
     axis = int(argument_of(node, 1, "dim", 0)) % value.rank
     size = value.sizes[axis]
-    start = _bound(builder, argument_of(node, 2, "start"), size, 0)
+    start = bound(builder, argument_of(node, 2, "start"), size, 0)
     step = int(argument_of(node, 4, "step", 1))
     if builder.sizes(node)[axis] == size and step == 1:
         return value
-    stop = _bound(builder, argument_of(node, 3, "end"), size, size)
+    stop = bound(builder, argument_of(node, 3, "end"), size, size)
     if isinstance(start, int) and isinstance(stop, int):
         stop = max(start, stop)
     return slice_axis(builder, value, axis, start, stop, step, builder.sizes(node)[axis])
@@ -257,61 +154,6 @@ def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     )
 
 
-def pad(
-    builder: GraphBuilder, value: Value, pads: Sequence[tuple[int, int]], number: float | bool = 0
-) -> Value:
-    """Pad (or crop, where negative) every axis by ``(before, behind)`` with a number."""
-    for axis, (before, behind) in enumerate(pads):
-        if before < 0 or behind < 0:
-            size = value.sizes[axis]
-            value = slice_axis(builder, value, axis, max(-before, 0), size + min(behind, 0))
-    grown = [(max(before, 0), max(behind, 0)) for before, behind in pads]
-    if not any(before or behind for before, behind in grown):
-        return value
-    sizes = tuple(size + sum(grow) for size, grow in zip(value.sizes, grown, strict=True))
-    # an expanded axis that is padded must be carried out, others may stay noted
-    needed = [
-        size if any(grown[axis]) else stored
-        for axis, size, stored in zip(
-            value.order, [value.sizes[a] for a in value.order], builder.stored(value), strict=True
-        )
-    ]
-    tensor = builder.expanded(value.tensor, needed)
-    stored = [size + sum(grown[axis]) for axis, size in zip(value.order, needed, strict=True)]
-    rows = [grown[axis] for axis in value.order]
-    made = _pad(builder, tensor, needed, rows, number)
-    return Value(builder.reshape(made, stored), value.order, sizes)
-
-
-def _pad(
-    builder: GraphBuilder,
-    tensor: int,
-    sizes: Sequence[Size],
-    rows: Sequence[tuple[int, int]],
-    number: float | bool,
-) -> int:
-    """Pad a stored tensor; axes that are not padded merge with their neighbours where there are too many."""
-    merged: list[Size] = list(sizes)
-    kept = list(rows)
-    place = len(merged) - 1
-    while len(merged) > _SLICED_AXES and place > 0:
-        if not any(kept[place]) and not any(kept[place - 1]):
-            merged[place - 1 : place + 1] = [merged[place - 1] * merged[place]]
-            kept[place - 1 : place + 1] = [(0, 0)]
-        place -= 1
-    tensor = builder.reshape(tensor, merged)
-    dtype = builder.tensors[tensor].dtype
-    table = builder.constant(np.asarray(kept, np.int32).reshape(-1, 2))
-    grown = [size + sum(row) for size, row in zip(merged, kept, strict=True)]
-    if dtype == BOOL:
-        numbers = builder.cast(builder.plain(tensor), INT).tensor
-        padded = builder.add("PADV2", [numbers, table, builder.constant(np.int32(number))], grown, INT)
-        return builder.cast(builder.plain(padded), BOOL).tensor
-    if number == 0:
-        return builder.add("PAD", [tensor, table], grown, dtype)
-    return builder.add("PADV2", [tensor, table, builder.constant(np.asarray(number, dtype))], grown, dtype)
-
-
 def _constant_pad(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0], dtype_of(node))
     given: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
@@ -345,122 +187,6 @@ def _flip(builder: GraphBuilder, node: fx.Node) -> Value:
     return flip(builder, value, [int(a) % value.rank for a in node.args[1]])  # type: ignore[union-attr,arg-type]
 
 
-def _gather_along(builder: GraphBuilder, value: Value, indices: Value, axis: int) -> Value:
-    """``value`` with one axis replaced by the axes of ``indices``."""
-    source = builder.whole(value)
-    places = builder.dense(indices)
-    place = source.order.index(axis)
-    count = indices.rank
-    stored = list(builder.stored(source))
-    made_sizes = [*stored[:place], *indices.sizes, *stored[place + 1 :]]
-    made = builder.add("GATHER", [source.tensor, places], made_sizes, builder.dtype(source), axis=place)
-    order: list[int] = []
-    for a in source.order:
-        if a == axis:
-            order += list(range(axis, axis + count))
-        else:
-            order.append(a if a < axis else a + count - 1)
-    sizes = (*value.sizes[:axis], *indices.sizes, *value.sizes[axis + 1 :])
-    return Value(made, tuple(order), sizes)
-
-
-def _wrapped(builder: GraphBuilder, indices: Value, size: Size) -> Value:
-    """Count negative indices from the end, as torch does."""
-    data = builder.tensors[indices.tensor].data
-    if data is not None and (data >= 0).all():
-        return indices
-    if data is not None and isinstance(size, int):
-        return Value(
-            builder.constant(np.where(data < 0, data + size, data), INT), indices.order, indices.sizes
-        )
-    length = (
-        builder.scalar(size, INT)
-        if isinstance(size, int)
-        else Value(builder.reshape(builder.shape([size]), ()), (), ())
-    )
-    return broadcast(builder, "FLOOR_MOD", [indices, length], INT)
-
-
-def _index_select(builder: GraphBuilder, node: fx.Node) -> Value:
-    value = builder.of(node.args[0])
-    axis = int(node.args[1]) % value.rank  # type: ignore[arg-type]
-    return _gather_along(builder, value, builder.of(node.args[2], INT), axis)
-
-
-def _embedding(builder: GraphBuilder, node: fx.Node) -> Value:
-    return _gather_along(builder, builder.of(node.args[0]), builder.of(node.args[1], INT), 0)
-
-
-def _index(builder: GraphBuilder, node: fx.Node) -> Value:
-    value = builder.of(node.args[0])
-    indices: list[Any] = list(node.args[1])  # type: ignore[arg-type]
-    given = [i for i, index in enumerate(indices) if index is not None]
-    flags = any(dtype_of(indices[i]) == BOOL for i in given)
-    if len(given) == 1 and not flags:
-        axis = given[0]
-        found = _wrapped(builder, builder.of(indices[axis], INT), value.sizes[axis])
-        return _gather_along(builder, value, found, axis)
-    if flags or given != list(range(len(given))):
-        raise UnsupportedOperatorError(
-            "indexing with several index tensors that are not the leading ones, or with a mask, has no lowering: "
-            "use torch.where, or index one axis at a time."
-        )
-    return _gather_many(builder, value, [builder.of(indices[i], INT) for i in given], builder.sizes(node))
-
-
-def _gather_many(
-    builder: GraphBuilder, value: Value, indices: Sequence[Value], sizes: tuple[Size, ...]
-) -> Value:
-    """Index the leading axes at once: one gather over them merged."""
-    count = len(indices)
-    flat = _wrapped(builder, indices[0], value.sizes[0])
-    for index, size in zip(indices[1:], value.sizes[1:count], strict=True):
-        scaled = broadcast(builder, "MUL", [flat, builder.scalar(int(size), INT)], INT)
-        flat = broadcast(builder, "ADD", [scaled, _wrapped(builder, index, size)], INT)
-    merged: Size = 1
-    for size in value.sizes[:count]:
-        merged = merged * size
-    rows = view(builder, value, [merged, *value.sizes[count:]])
-    found = _gather_along(builder, rows, flat, 0)
-    return Value(found.tensor, found.order, sizes)
-
-
-def _gather(builder: GraphBuilder, node: fx.Node) -> Value:
-    """``torch.gather``: the other axes' own places are computed, then everything is one gather of a flat tensor."""
-    value, indices = builder.of(node.args[0]), builder.of(node.args[2], INT)
-    if not value.rank:
-        return value
-    axis = int(node.args[1]) % value.rank  # type: ignore[arg-type]
-    flat: Value | None = None
-    for a, size in enumerate(value.sizes):
-        if a == axis:
-            place = indices
-        else:
-            length = indices.sizes[a]
-            bounds = [builder.scalar(0, INT), _number(builder, length), builder.scalar(1, INT)]
-            line = builder.add("RANGE", [b.tensor for b in bounds], [length], INT)
-            row = [length if b == a else 1 for b in range(value.rank)]
-            place = Value(builder.reshape(line, row), tuple(range(value.rank)), tuple(row))
-        if flat is None:
-            flat = place
-        else:
-            scaled = broadcast(builder, "MUL", [flat, _number(builder, size)], INT)
-            flat = broadcast(builder, "ADD", [scaled, place], INT)
-    assert flat is not None
-    total: Size = 1
-    for size in value.sizes:
-        total = total * size
-    source = builder.reshape(builder.dense(value), [total])
-    places = builder.dense(Value(flat.tensor, flat.order, indices.sizes))
-    return builder.plain(builder.add("GATHER", [source, places], indices.sizes, builder.dtype(value), axis=0))
-
-
-def _number(builder: GraphBuilder, size: Size) -> Value:
-    if isinstance(size, int):
-        return builder.scalar(size, INT)
-    return Value(builder.reshape(builder.shape([size]), ()), (), ())
-
-
 def _repeat(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0])
     repeats = [builder.size(r) for r in node.args[1]]  # type: ignore[union-attr]
@@ -481,8 +207,8 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
             "aten.slice_scatter with a step has no lowering: use torch.cat instead."
         )
     size = value.sizes[axis]
-    start = _bound(builder, argument_of(node, 3, "start"), size, 0)
-    stop = _bound(builder, argument_of(node, 4, "end"), size, size)
+    start = bound(builder, argument_of(node, 3, "start"), size, 0)
+    stop = bound(builder, argument_of(node, 4, "end"), size, size)
     return _replaced(builder, value, source, axis, start, stop)
 
 
@@ -514,7 +240,6 @@ RULES: dict[str, Rule] = {
     ),
     "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "slice": _slice,
     "select": _select, "cat": _cat, "stack": _stack, "split": _split, "split_with_sizes": _split, "unbind": _unbind,
-    "constant_pad_nd": _constant_pad, "flip": _flip, "index_select": _index_select, "gather": _gather,
-    "embedding": _embedding, "index": _index, "_unsafe_index": _index, "repeat": _repeat,
+    "constant_pad_nd": _constant_pad, "flip": _flip, "repeat": _repeat,
     "slice_scatter": _slice_scatter, "select_scatter": _select_scatter,
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value
 from nagedge.backends.tflite_lowering.model import Size
@@ -62,7 +63,7 @@ def _smaller(a: Size, b: Size) -> str | None:
     """Say on which side the next axis must be taken in."""
     if isinstance(a, int) and isinstance(b, int):
         return "left" if a < b else "right"
-    ratio = a / b  # of expressions in the batch
+    ratio: Any = a / b  # of expressions in the batch
     if ratio.is_number:
         return "left" if ratio < 1 else "right"
     return "left" if isinstance(a, int) else "right" if isinstance(b, int) else None

@@ -1,8 +1,8 @@
 """Gradients of convolutions for backends that keep channels last (TensorFlow Lite).
 
-With channels last, ``[batch, *size, channels]`` is a matrix of one row a cell without moving anything. So the gradient of
-the weights is one matrix product over all cells of the batch, of the gradient and the windows laid side by side (im2col).
-The gradient of the input is a transposed convolution, left to the backend.
+With channels last, ``[batch, *size, channels]`` is a matrix of one row a cell without moving anything. So the gradient
+of the weights is one matrix product over all cells of the batch, of the gradient and the windows laid side by side
+(im2col). The gradient of the input is a transposed convolution, left to the backend.
 
 Notation as in :mod:`nagedge.graphs.decompositions.convolution`.
 """
@@ -54,7 +54,9 @@ def weight_gradient(
     return reshape(by_tap, [outputs, inputs, *kernel])
 
 
-def _depthwise(windows: Sequence[Tensor], grad: Tensor, channels: int, multiplier: int, kernel: Ints) -> Tensor:
+def _depthwise(
+    windows: Sequence[Tensor], grad: Tensor, channels: int, multiplier: int, kernel: Ints
+) -> Tensor:
     over = [0, *range(2, grad.dim())]
     if multiplier > 1:
         windows = [_repeated(w, channels, multiplier) for w in windows]
@@ -95,7 +97,9 @@ def convolution_backward(
     grad_x = grad_w = grad_b = None
     if output_mask[0]:
         if transposed:
-            grad_x = aten.convolution.default(grad, w, None, stride, padding, dilation, False, [0] * axes, groups)
+            grad_x = aten.convolution.default(
+                grad, w, None, stride, padding, dilation, False, [0] * axes, groups
+            )
             extra = [x.shape[2 + i] - grad_x.shape[2 + i] for i in range(axes)]
             grad_x = pad_spatial(grad_x, [0] * axes, extra)
         else:
