@@ -12,14 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lowering_harness import Lowering, case, flags, ints, normal, one_of
-from mil_lowering_harness import FREE, check, packaged, run_once, traced, write_package
+from mil_lowering_harness import FREE, check, packaged, traced
 from models_for_tests import KIND, LEVEL, TwoHeads
 from torch import nn
 
 import nagedge
 from nagedge.backends import coreml
-from nagedge.backends.mil_lowering import Compression, Options, lower_to_mil, package
-from nagedge.backends.mil_lowering.compression import palette, quantized
+from nagedge.backends.mil_lowering import Options, lower_to_mil, package
 from nagedge.backends.mil_lowering.high_rank import MAX_RANK, within_rank
 from nagedge.backends.mil_lowering.lower import RULES
 from nagedge.backends.mil_lowering.names import feature_name, original_name
@@ -52,66 +51,6 @@ def test_names_come_back(name: str) -> None:
 def test_usual_names_read_as_before() -> None:
     assert feature_name("sample_weight") == "sample_weight"
     assert feature_name("next.params.trunk.0.weight_hh_l1") == "next__params__trunk__0__weight_hh_l1"
-
-
-# --- convolutions with constant and with computed weights -----------------------------------------------------
-
-
-def convolution(x: torch.Tensor, w: torch.Tensor, *rest: object) -> torch.Tensor:
-    result: torch.Tensor = aten.convolution.default(x, w, *rest)
-    return result
-
-
-GEOMETRIES = {
-    "plain": ((2, 9, 8), (4, 2, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
-    "stride, uneven padding": ((2, 9, 8), (4, 2, 3, 2), [2, 3], [2, 0], [1, 1], False, [0, 0], 1),
-    "dilation": ((2, 11, 9), (4, 2, 3, 2), [1, 2], [2, 1], [2, 3], False, [0, 0], 1),
-    "groups": ((6, 7, 7), (4, 3, 3, 3), [1, 1], [0, 1], [1, 1], False, [0, 0], 2),
-    "depthwise, dilation": ((3, 9, 9), (6, 1, 3, 3), [2, 1], [1, 1], [2, 2], False, [0, 0], 3),
-    "one axis": ((4, 13), (6, 2, 3), [2], [1], [3], False, [0], 2),
-    "three axes": ((2, 5, 6, 7), (4, 2, 3, 2, 1), [1, 2, 1], [1, 0, 0], [2, 1, 1], False, [0, 0, 0], 1),
-    "transposed": ((4, 5, 6), (4, 3, 3, 2), [2, 1], [1, 0], [1, 1], True, [1, 0], 1),
-    "transposed, groups, dilation": ((4, 5, 6), (4, 3, 3, 2), [3, 2], [1, 2], [2, 1], True, [2, 1], 2),
-    "transposed, output padding beyond reach": (
-        (3, 4, 4),
-        (3, 2, 1, 1),
-        [3, 3],
-        [0, 0],
-        [1, 1],
-        True,
-        [2, 2],
-        1,
-    ),
-    "transposed, large padding": ((2, 6, 6), (2, 3, 2, 2), [1, 1], [3, 1], [1, 1], True, [0, 0], 1),
-    "transposed, depthwise, one axis": ((3, 7), (3, 2, 4), [2], [1], [1], True, [1], 3),
-}
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
-@pytest.mark.parametrize("computed", [False, True], ids=["constant", "computed"])
-def test_convolutions(geometry: tuple[object, ...], computed: bool, tmp_path: Path) -> None:
-    shape, weight_shape, *rest = geometry
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.randn(weight_shape, generator=generator)  # type: ignore[call-overload]
-    outputs = weight_shape[1] * rest[-1] if rest[3] else weight_shape[0]  # type: ignore[index,operator]
-    bias = torch.randn(outputs, generator=generator)
-    stride, padding, dilation, transposed, output_padding, groups = rest
-
-    def run(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        if computed:
-            w, b = w * (1.0 + x.sum() * 0.0), b * (1.0 + x.sum() * 0.0)
-        return convolution(x, w, b, stride, padding, dilation, transposed, output_padding, groups)
-
-    item = case(
-        "convolution",
-        "",
-        run,
-        normal(*shape),
-        constants=(weight, bias),
-        rtol=1e-5,
-        atol=1e-5,  # type: ignore[misc]
-    )
-    check(item, tmp_path)
 
 
 # --- what MIL does otherwise than torch -----------------------------------------------------------------------
@@ -213,69 +152,6 @@ def test_what_has_no_form_with_fewer_axes_is_refused() -> None:
             packaged(case("view", "", function, normal(32)))
 
 
-# --- float16 and compressed weights ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "stored"), [(-1e9, -65504.0), (1e-12, 2.0**-14), (-np.inf, -np.inf), (0.0, 0.0)]
-)
-def test_numbers_that_float16_cannot_hold(value: float, stored: float, tmp_path: Path) -> None:
-    item = case("full", "", lambda x: x * 0 + torch.full((), value), normal(2))
-    options = replace(FREE, half=True)
-    program = load_program(write_package(packaged(item, options), tmp_path / "p"))
-    (got,) = run_once(program, torch.zeros(3, 2))
-    assert got.dtype == np.float32
-    np.testing.assert_array_equal(got, np.full((3, 2), stored, np.float32))
-
-
-def layer(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    return torch.tanh(x @ w.t())
-
-
-@pytest.mark.parametrize("opset", [16, 18])
-@pytest.mark.parametrize(("kind", "bits", "error"), [("int8", 8, 0.01), ("palette4", 4, 0.14)])
-def test_compressed_weights(kind: str, bits: int, error: float, opset: int, tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(3)
-    weight = torch.randn(96, 64, generator=generator) * torch.linspace(0.2, 1, 96).unsqueeze(1)
-    item = case("mm", "", layer, normal(64), constants=(weight,))
-    options = Options(opset, half=True, compression=Compression(kind))
-    files = packaged(item, options)
-    program = load_program(write_package(files, tmp_path / "p"))
-    x = torch.randn(5, 64, generator=generator) * 0.1
-    (got,) = run_once(program, x)
-    expected = layer(x, weight)
-    assert (
-        float((torch.from_numpy(got) - expected).square().mean().sqrt() / expected.square().mean().sqrt())
-        < error
-    )
-    size = len(files["Data/com.apple.CoreML/weights/weight.bin"])
-    assert size < weight.numel() * bits / 8 * 1.1 + 1024
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-def test_int8_rounds_by_half_a_step_a_channel(axis: int) -> None:
-    array = np.random.default_rng(0).standard_normal((6, 8, 3)).astype(np.float32)
-    array[(slice(None),) * axis + (2,)] = 0.0
-    values, scale = quantized(array, axis)
-    shape = [-1 if i == axis else 1 for i in range(3)]
-    assert (np.abs(values * scale.reshape(shape) - array) <= scale.reshape(shape) / 2 * 1.0001).all()
-    assert scale[2] == 1.0
-
-
-def test_a_palette_is_no_worse_than_an_even_grid_and_exact_for_few_values() -> None:
-    array = np.random.default_rng(0).standard_normal(4001).astype(np.float32)
-    table, indices = palette(array)
-    assert table.shape == (16,)
-    error = float(((table[indices] - array) ** 2).mean())
-    grid = np.linspace(array.min(), array.max(), 16)
-    even = float(((grid[np.abs(array[:, None] - grid).argmin(1)] - array) ** 2).mean())
-    assert error < 0.6 * even  # Lloyd-Max for a normal distribution: 0.0095 of the variance
-    assert error < 0.0105
-    few = np.repeat(np.asarray([0.5, -1.0, 3.0, 0.0], np.float32), 300)
-    table, indices = palette(few)
-    np.testing.assert_array_equal(table[indices], few)
-
-
 # --- the files ------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +194,10 @@ def test_files_hold_weights_once_and_nothing_that_can_be_computed(tmp_path: Path
 def test_two_exports_are_equal_to_the_byte(tmp_path: Path) -> None:
     first, second = exported(tmp_path / "a"), exported(tmp_path / "b")
     assert first.manifest.files == second.manifest.files
+
+
+def layer(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(x @ w.t())
 
 
 def test_the_manifest_lists_what_is_there() -> None:
