@@ -187,7 +187,7 @@ def _shorten_names(graph: Any) -> None:
         return name if name in border else numbers.setdefault(name, f"#{len(numbers)}")
 
     for number, node in enumerate(graph.node):
-        node.name = node.name or f"{node.op_type}_{number}"
+        node.name = node.name or f"{node.op_type}#{number}"
         node.input[:] = [short(name) for name in node.input]
         node.output[:] = [short(name) for name in node.output]
     for tensor in graph.initializer:
