@@ -115,8 +115,8 @@ class _OrtTrainingSession:
         self._optimizer_model = files["optimizer_model"]
         self._constants: tuple[float, float] | None = None
         self._file.ask(
-            "open", kind="ort_training", threads=threads, model=str(files["train_step"]),
-            eval_model=str(files["eval_model"]), optimizer_model=str(self._optimizer_model), checkpoint=str(checkpoint),
+            "open", kind="ort_training", threads=threads, model=files["train_step"],
+            eval_model=files["eval_model"], optimizer_model=self._optimizer_model, checkpoint=checkpoint,
         )  # fmt: skip
 
     def step(
@@ -185,7 +185,7 @@ class _OrtInferenceSession:
         if params:
             path = self._file.folder / "infer.onnx"
             path.write_bytes(with_parameters(model.read_bytes(), params))
-        self._file.ask("open", kind="onnxruntime", threads=threads, model=str(path))
+        self._file.ask("open", kind="onnxruntime", threads=threads, model=path)
 
     def predict(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Return the outputs by task name."""

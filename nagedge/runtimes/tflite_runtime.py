@@ -93,7 +93,7 @@ class _TfliteTraining:
         arrays = _named({"params": state.params, "momentum": state.momentum, "buffers": state.buffers})
         runner.save_arrays(self._file.folder / "initial.npz", arrays)
         self._file.ask(
-            "open", kind="tflite_runtime", model=str(path), signature="train", threads=threads, state="initial.npz",
+            "open", kind="tflite_runtime", model=path, signature="train", threads=threads, state="initial.npz",
             carry={f"next.{name}": name for name in arrays},
         )  # fmt: skip
 
@@ -137,7 +137,7 @@ class _TfliteInference:
         reply = self._file.ask(
             "open",
             kind="tflite_runtime",
-            model=str(path),
+            model=path,
             signature="infer",
             threads=threads,
             state="fed.npz",

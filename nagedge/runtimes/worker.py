@@ -149,13 +149,14 @@ class FileSession:
         self.folder = self.worker.folder
 
     def ask(self, op: str, **keys: object) -> dict[str, Any]:
-        """Send a request and return its answer.
+        """Send a request and return its answer; a path is sent whole, since the process has a folder of its own.
 
         Raises:
             BundleError: the runtime refuses the file or what is done with it, or crashes.
         """
+        sent = {key: str(value.resolve()) if isinstance(value, Path) else value for key, value in keys.items()}
         try:
-            return self.worker.request(op, about=self._file.name, session="session", **keys)
+            return self.worker.request(op, about=self._file.name, session="session", **sent)
         except RunnerError as error:
             raise self._refused(error) from None
 
