@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
-
 import torch
 
 from nagedge.bundle import FORWARD_FILE, Bundle

@@ -17,8 +17,8 @@ import nagedge
 from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, ConfigurationError, UnsupportedOperatorError
 from nagedge.export import export
-from nagedge.sources import ExportSource, load_source
 from nagedge.runtimes import open_inference, open_training
+from nagedge.sources import ExportSource, load_source
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.verification import verify
 

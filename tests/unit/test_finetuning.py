@@ -162,7 +162,10 @@ def test_divergence_stops_and_writes_nothing(bundle: Bundle, tmp_path: Path) -> 
         ({"lr": float("nan")}, "lr is nan, expected a finite number > 0."),
         ({"momentum": 1.0}, "momentum is 1.0, expected a number in [0, 1)."),
         ({"weight_decay": -1.0}, "weight_decay is -1.0, expected a finite number >= 0."),
-        ({"runtime": "tflite"}, "unknown runtime 'tflite'; expected one of onnxruntime, ort_training, litert,"),
+        (
+            {"runtime": "tflite"},
+            "unknown runtime 'tflite'; expected one of onnxruntime, ort_training, litert,",
+        ),
         ({"target": "phone"}, "has no target 'phone'"),
     ],
 )
