@@ -10,12 +10,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 from nagedge.runtimes.mil_program import Program, coremltools_version, load_program
-from nagedge.runtimes.state import TrainingState, checked_batch, initial_state
+from nagedge.runtimes.ml_program_sessions import (
+    ProgramInference,
+    ProgramTraining,
+    Run,
+    features,
+    named_results,
+)
+from nagedge.runtimes.state import TrainingState, initial_state
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
@@ -40,98 +46,36 @@ def available() -> str:
 
 def open_training(
     bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
-) -> _MilTraining:
+) -> ProgramTraining:
     """Load ``train_step.mlpackage``."""
-    _, entry = bundle.target(target, role="train_step")
+    name, entry = bundle.target(target, role="train_step")
     program = load_program(bundle.file(entry.artifacts["train_step"]))
-    return _MilTraining(bundle, program, state or initial_state(bundle), threads)
+    return ProgramTraining(bundle, name, _run(program, threads), state or initial_state(bundle))
 
 
 def open_inference(
     bundle: Bundle, target: str | None = None, *, params: Arrays | None = None, threads: int = 1
-) -> _MilInference:
+) -> ProgramInference:
     """Load ``infer.mlpackage``; ``params`` replaces constants of the same name.
 
     Raises:
         BundleError: the program has no plain constant for one of ``params``: it is compressed, or part of another one.
     """
-    _, entry = bundle.target(target, role="infer")
+    name, entry = bundle.target(target, role="infer")
     program = load_program(bundle.file(entry.artifacts["infer"]), replaced=params)
-    return _MilInference(bundle, program, threads)
+    return ProgramInference(bundle, name, _run(program, threads))
 
 
-class _MilTraining:
-    def __init__(self, bundle: Bundle, program: Program, state: TrainingState, threads: int) -> None:
-        self._manifest, self._program, self._threads = bundle.manifest, program, threads
-        self._task_names = [task.name for task in bundle.manifest.tasks]
-        roles = {"params": state.params, "momentum": state.momentum, "buffers": state.buffers}
-        self._state = {
-            f"{role}.{name}": np.array(value)
-            for role, values in roles.items()
-            for name, value in values.items()
-        }
+def _run(program: Program, threads: int) -> Run:
+    """Return what runs a program with ``threads`` threads."""
 
-    def step(
-        self,
-        inputs: Arrays,
-        targets: Arrays,
-        sample_weight: npt.NDArray[Any] | None = None,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-    ) -> dict[str, float]:
-        checked, wanted, weight = checked_batch(self._manifest, inputs, targets, sample_weight)
-        fed: dict[str, Array] = {
-            **checked,
-            **{f"target.{name}": value for name, value in wanted.items()},
-            "sample_weight": weight,
-            "lr": np.asarray(lr, np.float32),
-            "momentum": np.asarray(momentum, np.float32),
-            "weight_decay": np.asarray(weight_decay, np.float32),
-            **self._state,
-        }
-        with _threads(self._threads):
-            results = _run(self._program, fed)
-        self._state = {
-            name: results[f"next.{name}"].reshape(value.shape).astype(value.dtype)
-            for name, value in self._state.items()
-        }
-        losses = {"loss": float(results["loss"].item())}
-        return losses | {task: float(results[f"loss.{task}"].item()) for task in self._task_names}
+    def run(fed: Arrays) -> dict[str, Array]:
+        given = features(fed, program.names)
+        with _threads(threads):
+            results = program.run({name: given[name] for name in program.inputs if name in given})
+        return named_results(results, program.names)
 
-    def state(self) -> TrainingState:
-        roles: dict[str, dict[str, Array]] = {"params": {}, "momentum": {}, "buffers": {}}
-        for key, value in self._state.items():
-            role, _, name = key.partition(".")
-            roles[role][name] = np.array(value)
-        return TrainingState(**roles)
-
-
-class _MilInference:
-    def __init__(self, bundle: Bundle, program: Program, threads: int) -> None:
-        self._manifest, self._program, self._threads = bundle.manifest, program, threads
-
-    def predict(self, inputs: Arrays) -> dict[str, Array]:
-        checked, _, _ = checked_batch(self._manifest, inputs, None, None)
-        with _threads(self._threads):
-            return _run(self._program, checked)
-
-
-def _run(program: Program, fed: Arrays) -> dict[str, Array]:
-    """Run a program on tensors by their names in the bundle; return its results by theirs.
-
-    Core ML has no tensor without axes at the border: where the program takes one value, a scalar gets an axis.
-    """
-    given: dict[str, Array] = {}
-    for name, array in fed.items():
-        inside = program.names.get(name, name)
-        if inside in program.inputs:
-            kind = program.inputs[inside].kind
-            single = array.ndim == 0 and kind is not None and kind.shape == (1,)
-            given[inside] = array.reshape(1) if single else array
-    original = {inside: name for name, inside in program.names.items()}
-    return {original.get(name, name): value for name, value in program.run(given).items()}
+    return run
 
 
 @contextmanager

@@ -46,7 +46,8 @@ class Program:
         inputs, outputs: the model's features, by the names that the program has for them.
         states: what lives from run to run, by name.
         metadata: texts that the author attached.
-        names: what the program calls a tensor of the bundle, by the bundle's name; of those only that differ.
+        names: what the bundle calls a feature or constant of the program, by the program's name; of those only that the
+            author named.
     """
 
     path: Path
@@ -111,7 +112,7 @@ def load_program(
     Args:
         path: the folder.
         function: which of the program's functions; None takes its default.
-        replaced: values of constants, by their names in the bundle (:attr:`Program.names`), in the program's shapes.
+        replaced: values of constants, by their names in the bundle (:attr:`Program.names`).
 
     Raises:
         BundleError: the package is damaged, or a constant of ``replaced`` is not there or has another shape.
@@ -144,14 +145,15 @@ def load_program(
             raise BundleError(f"{where}: input {entry.name!r} is no tensor, and nothing else is known here.")
     metadata = dict(description.metadata.userDefined)
     names = _names(metadata, path)
+    inside = {name: feature for feature, name in names.items()}
     values = {
-        names.get(key, key): torch.from_numpy(np.array(array)) for key, array in (replaced or {}).items()
+        inside.get(key, key): torch.from_numpy(np.array(array)) for key, array in (replaced or {}).items()
     }
     builder = Builder(path, Constants(package), opset, values)
     known: dict[str, Literal | None] = dict.fromkeys([*inputs, *states])
     block = builder.block(message.block_specializations[message.opset], known, where)
     for key in replaced or {}:
-        if names.get(key, key) not in builder.used_replacements:
+        if inside.get(key, key) not in builder.used_replacements:
             raise BundleError(
                 f"program {str(path)!r} has no plain constant {key!r} to replace: it is compressed, part of another "
                 "one, or not there. Export again with the new parameters."
@@ -266,14 +268,11 @@ def _plain(value: Value) -> Any:
 
 
 def _names(metadata: Mapping[str, str], path: Path) -> dict[str, str]:
-    """Return what the program calls the tensors of a bundle, by their names there.
-
-    The author attaches the other direction, as JSON, because that one is unique.
-    """
+    """Return what the bundle calls the features and constants of a program."""
     try:
         names = json.loads(metadata.get(NAMES_KEY, "{}"))
     except (ValueError, RecursionError) as error:
         names = error
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise BundleError(f"program {str(path)!r}: its metadata {NAMES_KEY!r} is damaged. Export again.")
-    return {name: feature for feature, name in names.items()}
+    return names

@@ -62,13 +62,9 @@ def local_response_norm(
 ) -> Tensor:
     """Return ``x / (k + alpha / size * sum(x ** 2)) ** beta``, the sum over ``size`` neighbouring channels.
 
-    An even size takes as many neighbours as the odd one below it, yet divides by itself: so Core ML computes it in
-    coremltools' tests.
+    Of an even size one more lies before than after, as in torch: the reference does not say.
     """
-    radius = (size - 1) // 2
-    squares = F.pad(x.square().movedim(1, -1), [radius, radius])
-    sums = squares.unfold(-1, 2 * radius + 1, 1).sum(-1).movedim(-1, 1)
-    return x / (k + alpha / size * sums) ** beta
+    return F.local_response_norm(x, size, alpha, beta, k)
 
 
 def _scaled_and_shifted(x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
