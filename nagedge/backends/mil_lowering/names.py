@@ -14,6 +14,9 @@ __all__ = ["feature_name", "original_name"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9]")
 _ESCAPED = re.compile(r"_x([0-9a-f]+)_")
+_LIKE_ESCAPED = re.compile(
+    r"_x[0-9a-f]+[^A-Za-z0-9]"
+)  # what follows begins with an underscore when it is written
 
 
 def feature_name(name: str) -> str:
@@ -28,7 +31,7 @@ def _encoded(name: str, i: int) -> str:
     if character == ".":
         return "__"
     between = 0 < i < len(name) - 1 and _PLAIN.fullmatch(name[i - 1]) and _PLAIN.fullmatch(name[i + 1])
-    if character == "_" and between and not _ESCAPED.match(name, i):
+    if character == "_" and between and not _LIKE_ESCAPED.match(name, i):
         return character
     return _escape(character)
 
