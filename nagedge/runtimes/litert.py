@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.errors import BundleError, RuntimeUnavailableError
+from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError
 from nagedge.runtimes.state import TrainingState, checked_batch, initial_state
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
+    from nagedge.manifest import Manifest
 
 __all__ = ["available", "load_interpreter", "open_inference", "open_training"]
 
@@ -74,25 +75,44 @@ def open_training(
     bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
 ) -> _LiteRtTraining:
     """Load the signature ``train``."""
-    _, entry = bundle.target(target, role="train_step")
+    name, entry = bundle.target(target, role="train_step")
     interpreter = load_interpreter(bundle.file(entry.artifacts["train_step"]), threads=threads)
-    return _LiteRtTraining(bundle, interpreter, state or initial_state(bundle))
+    return _LiteRtTraining(_manifest(bundle, name), interpreter, state or initial_state(bundle))
 
 
 def open_inference(
     bundle: Bundle, target: str | None = None, *, params: Arrays | None = None, threads: int = 1
 ) -> _LiteRtInference:
-    """Load the signature ``infer``; ``params`` replaces trained tensors of the same name."""
-    _, entry = bundle.target(target, role="infer")
-    interpreter = load_interpreter(bundle.file(entry.artifacts["infer"]), threads=threads)
-    return _LiteRtInference(bundle, interpreter, params or {})
+    """Load the signature ``infer``; ``params`` replaces trained tensors of the same name.
+
+    Raises:
+        ConfigurationError: ``params`` are given, but the file holds its parameters as constants.
+    """
+    name, entry = bundle.target(target, role="infer")
+    path = bundle.file(entry.artifacts["infer"])
+    runner = load_interpreter(path, threads=threads).get_signature_runner("infer")
+    taken = {
+        i: i.partition(".")[2] for i in runner.get_input_details() if i.startswith(("params.", "buffers."))
+    }
+    if params and not taken:
+        raise ConfigurationError(
+            f"{str(path)!r} holds its parameters as constants: lower it again for new ones (nagedge.finetune does)."
+        )
+    stored = bundle.params() if taken else {}
+    state = {i: np.ascontiguousarray((params or {}).get(key, stored[key])) for i, key in taken.items()}
+    return _LiteRtInference(_manifest(bundle, name), runner, state)
+
+
+def _manifest(bundle: Bundle, target: str) -> Manifest:
+    """Return the manifest with the batch size that the target's files take."""
+    return bundle.manifest.model_copy(update={"batch": bundle.manifest.batch_of(target)})
 
 
 class _LiteRtTraining:
-    def __init__(self, bundle: Bundle, interpreter: Any, state: TrainingState) -> None:
-        self._manifest = bundle.manifest
+    def __init__(self, manifest: Manifest, interpreter: Any, state: TrainingState) -> None:
+        self._manifest = manifest
         self._train = interpreter.get_signature_runner("train")
-        self._task_names = [task.name for task in bundle.manifest.tasks]
+        self._task_names = [task.name for task in manifest.tasks]
         self._inputs = set(self._train.get_input_details())
         roles = {"params": state.params, "momentum": state.momentum, "buffers": state.buffers}
         self._state = {
@@ -111,6 +131,7 @@ class _LiteRtTraining:
         momentum: float,
         weight_decay: float,
     ) -> dict[str, float]:
+        """Run one step; see :class:`nagedge.runtimes.TrainingSession`."""
         checked, wanted, weight = checked_batch(self._manifest, inputs, targets, sample_weight)
         fed: dict[str, Array] = {
             **checked,
@@ -127,6 +148,7 @@ class _LiteRtTraining:
         return losses | {task: float(results[f"loss.{task}"]) for task in self._task_names}
 
     def state(self) -> TrainingState:
+        """Return a copy of the state."""
         roles: dict[str, dict[str, Array]] = {"params": {}, "momentum": {}, "buffers": {}}
         for key, value in self._state.items():
             role, _, name = key.partition(".")
@@ -135,19 +157,11 @@ class _LiteRtTraining:
 
 
 class _LiteRtInference:
-    def __init__(self, bundle: Bundle, interpreter: Any, params: Arrays) -> None:
-        self._manifest = bundle.manifest
-        self._infer = interpreter.get_signature_runner("infer")
-        self._state: dict[str, Array] = {}
-        stored: dict[str, Array] | None = None
-        for name in self._infer.get_input_details():
-            role, _, key = name.partition(".")
-            if role in ("params", "buffers") and key:
-                if stored is None:
-                    stored = bundle.params()
-                self._state[name] = np.ascontiguousarray(params.get(key, stored[key]))
+    def __init__(self, manifest: Manifest, runner: Any, state: Arrays) -> None:
+        self._manifest, self._infer, self._state = manifest, runner, state
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the outputs by task name."""
         checked, _, _ = checked_batch(self._manifest, inputs, None, None)
         results: dict[str, Array] = self._infer(**checked, **self._state)
         return results

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,21 @@ from nagedge.graphs.forward import trace
 from nagedge.runtimes.litert import load_interpreter
 from nagedge.specs import BATCH, TensorSpec
 
-__all__ = ["check", "kinds", "lowered"]
+__all__ = ["check", "kinds", "lowered", "sized_at_every_call", "tables"]
+
+TABLES = ("elementwise", "structure", "compute")
+
+
+def tables() -> Iterator[Lowering]:
+    """Yield the cases of the ONNX lowering: the arguments that are awkward there are awkward here."""
+    for name in TABLES:
+        file = Path(__file__).parent / "backends" / f"test_onnx_lowering_{name}.py"
+        spec = spec_from_file_location(f"cases_of_{name}", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield from module.CASES
 
 
 def _listed(result: Any) -> list[Any]:
@@ -82,3 +99,23 @@ def _compare(item: Lowering, runner: Any, batch: int) -> None:
             )
         else:
             np.testing.assert_array_equal(value, wanted, err_msg=f"batch {batch}")
+
+
+def sized_at_every_call(subgraph: Subgraph) -> list[str]:
+    """Return the operators whose result TensorFlow Lite cannot size before a call (its kernels' ``Prepare``)."""
+    known = {i for i, tensor in enumerate(subgraph.tensors) if tensor.data is not None}
+    shaped = {
+        "BROADCAST_TO": (1,), "RESHAPE": (1,), "TILE": (1,), "RANGE": (0, 1, 2), "STRIDED_SLICE": (1, 2, 3),
+        "SLICE": (1, 2), "PAD": (1,), "PADV2": (1,), "TRANSPOSE": (1,), "SUM": (1,), "MEAN": (1,), "CUMSUM": (1,),
+    }  # fmt: skip
+    found = []
+    for operation in subgraph.operations:
+        if any(operation.inputs[i] not in known for i in shaped.get(operation.kind, ())):
+            found.append(operation.kind)
+        free = any(not isinstance(s, int) for s in subgraph.tensors[operation.inputs[0]].sizes)
+        if operation.kind == "SLICE" and free:
+            found.append("SLICE")
+        kept = operation.kind in ("STRIDED_SLICE", "CONCATENATION", "RESHAPE", "RANGE")
+        if operation.kind == "SHAPE" or (kept and all(i in known for i in operation.inputs)):
+            known.update(operation.outputs)
+    return found

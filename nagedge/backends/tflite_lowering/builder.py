@@ -59,7 +59,7 @@ class GraphBuilder:
     Attributes:
         values: of every fx node lowered so far; a tuple for operators with several results.
         known: fx nodes whose value is known now, and needs no operator.
-        origins: of known nodes that are tensors of the model: their name.
+        origins: of known nodes that are tensors of the model, perhaps with their axes moved or merged.
         tensors, operations: of the subgraph.
         exact: whether what is added now is part of a formula that int8 would ruin.
         cuts: of sliced tensors: what they are slices of, where each axis starts and in which steps it goes on.
@@ -69,7 +69,7 @@ class GraphBuilder:
         self.batch = batch
         self.values: dict[fx.Node, Value | tuple[Value, ...]] = {}
         self.known: dict[fx.Node, torch.Tensor] = {}
-        self.origins: dict[fx.Node, str] = {}
+        self.origins: dict[fx.Node, Origin] = {}
         self.tensors: list[Tensor] = []
         self.operations: list[Operation] = []
         self.exact = False
@@ -186,9 +186,7 @@ class GraphBuilder:
         for axis in repeated:
             tensor = tensor.narrow(axis, 0, 1)
         array = tensor.contiguous().numpy()
-        origin = None
-        if node in self.origins and array.dtype == FLOAT:
-            origin = Origin(self.origins[node], array.shape, tuple(range(array.ndim)))
+        origin = self.origins.get(node) if array.dtype == FLOAT and not repeated else None
         index = self.constant(array, stored_dtype(tensor.dtype), origin)
         return Value(index, tuple(range(len(sizes))), sizes)
 

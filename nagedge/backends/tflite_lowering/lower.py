@@ -6,6 +6,7 @@ What depends on constants only is computed now, as long as that makes the file n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from nagedge.backends.tflite_lowering import (
 )
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, fake_of, stored_dtype
 from nagedge.backends.tflite_lowering.finish import finish
-from nagedge.backends.tflite_lowering.model import Subgraph
+from nagedge.backends.tflite_lowering.model import Origin, Subgraph
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem, operator_name
 from nagedge.specs import TensorSpec
@@ -41,6 +42,8 @@ RULES = {
 """Operator, without overload -> ``rule(builder, node) -> value or values``."""
 
 _ALWAYS_FOLDED_BYTES = 1024
+_MOVES = {"permute", "transpose", "t"}
+_RESHAPES = {"view", "reshape", "_unsafe_view", "unsqueeze", "squeeze"}
 
 
 class RefusedOperatorError(UnsupportedOperatorError):
@@ -102,7 +105,7 @@ def lower_to_subgraph(
         builder.values[node] = builder.cast(builder.plain(index), stored_dtype(getattr(torch, spec.dtype)))
     for node, (key, tensor) in zip(placeholders[len(inputs) :], constants.items(), strict=True):
         builder.known[node] = tensor.detach()
-        builder.origins[node] = key
+        builder.origins[node] = Origin(key, tuple(tensor.shape), tuple(range(tensor.dim())))
     results: Sequence[Any] = ()
     for node in module.graph.nodes:
         if node.op == "get_attr":  # a constant that a decomposition made
@@ -127,6 +130,9 @@ def _lower_node(builder: GraphBuilder, node: fx.Node) -> None:
             return
     elif (folded := _fold(builder, node)) is not None:
         builder.known[node] = folded
+        origin = _moved_origin(builder, node)
+        if origin is not None:
+            builder.origins[node] = origin
         return
     rule = _rule(node)
     assert rule is not None  # checked before
@@ -160,6 +166,27 @@ def _fold(builder: GraphBuilder, node: fx.Node) -> Tensor | None:
     except (RuntimeError, TypeError, ValueError, sympy.SympifyError):
         return None
     return value if _own_bytes(value) <= max(budget, _ALWAYS_FOLDED_BYTES) else None
+
+
+def _moved_origin(builder: GraphBuilder, node: fx.Node) -> Origin | None:
+    """Return the origin of a known view of a model's tensor, or None for anything else."""
+    name = operator_name(node).removeprefix("aten.")
+    source = node.all_input_nodes[0] if len(node.all_input_nodes) == 1 else None
+    if source not in builder.origins or name not in _MOVES | _RESHAPES:
+        return None
+    origin = builder.origins[source]
+    if name in _RESHAPES:
+        return origin
+    shape = builder.known[source].shape
+    if tuple(shape) != tuple(origin.shape[axis] for axis in origin.order):
+        return None  # its axes are others already
+    order = list(range(len(shape)))
+    if name == "permute":
+        order = [int(axis) % len(shape) for axis in node.args[1]]  # type: ignore[union-attr,arg-type]
+    elif len(shape) > 1:
+        first, second = (int(axis) for axis in node.args[1:3]) if name == "transpose" else (0, 1)  # type: ignore[arg-type]
+        order[first], order[second] = order[second], order[first]
+    return replace(origin, order=tuple(origin.order[axis] for axis in order))
 
 
 def _own_bytes(tensor: Tensor) -> int:

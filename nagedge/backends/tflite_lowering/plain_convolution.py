@@ -80,7 +80,7 @@ def plain_convolution(
         for size, (before, behind), r, s in zip(source, geometry.padding, reach, geometry.stride, strict=True)
     ]
     scheme, pads = window_padding(source, result, reach, geometry.stride, [p[0] for p in geometry.padding])
-    if any(before < 0 for before, _ in geometry.padding):
+    if any(cells < 0 for pair in geometry.padding for cells in pair):
         scheme, pads = "VALID", _cropping(source, result, reach, geometry)
     if any(p != (0, 0) for p in pads):
         x = pad(builder, x, [(0, 0), (0, 0), *pads])

@@ -5,7 +5,6 @@ Source: ``schema.fbs`` of TensorFlow Lite; the object API that ai-edge-litert ge
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +15,7 @@ from nagedge.backends.tflite_lowering.half import halved
 from nagedge.backends.tflite_lowering.model import Operation, Subgraph, Tensor, size_at
 from nagedge.backends.tflite_lowering.versions import version
 
-__all__ = ["ORIGINS_METADATA", "serialize"]
-
-ORIGINS_METADATA = "nagedge.origins"
-"""Name of the metadata that says from which tensor of the model each buffer comes, as JSON:
-``{buffer index: [name, shape of the model's tensor, order of its axes in the buffer]}``."""
+__all__ = ["serialize"]
 
 _LARGEST_DEFAULT_BATCH = 64
 _LAST_BYTE_CODE = 127  # of the field that older runtimes read
@@ -80,9 +75,6 @@ def serialize(subgraphs: Sequence[Subgraph], *, half: bool = False) -> bytes:
     model.description = b"nagedge"
     model.subgraphs = [writer.subgraph(halved(s) if half else s) for s in subgraphs]
     model.signatureDefs = [writer.signature(s, i) for i, s in enumerate(subgraphs)]
-    model.metadata = [
-        writer.metadata(ORIGINS_METADATA, json.dumps(writer.origins, separators=(",", ":")).encode())
-    ]
     model.operatorCodes = writer.codes
     model.buffers = writer.buffers
     builder = flatbuffers.Builder(1024 + sum(len(b.data) for b in writer.buffers if b.data is not None))
@@ -104,13 +96,10 @@ class _Writer:
         self.batch = batch
         self.codes: list[Any] = []
         self.buffers: list[Any] = [schema.BufferT()]  # by convention the first is empty
-        self.origins: dict[int, tuple[str, Sequence[int], Sequence[int]]] = {}
         self._code_of: dict[tuple[int, int], int] = {}
         self._buffer_of: dict[bytes, int] = {}
 
     def buffer(self, data: bytes) -> int:
-        if not data:
-            data = b""
         if data not in self._buffer_of:
             made = self.schema.BufferT()
             made.data = np.frombuffer(data, np.uint8)
@@ -141,11 +130,6 @@ class _Writer:
         made.inputs, made.outputs = maps(graph.inputs), maps(graph.outputs)
         return made
 
-    def metadata(self, name: str, content: bytes) -> Any:
-        made = self.schema.MetadataT()
-        made.name, made.buffer = name.encode(), self.buffer(content)
-        return made
-
     def _tensor(self, tensor: Tensor) -> Any:
         made = self.schema.TensorT()
         made.name = tensor.name.encode()
@@ -157,9 +141,6 @@ class _Writer:
         made.buffer = 0
         if tensor.data is not None:
             made.buffer = self.buffer(_bytes(tensor.data))
-            if tensor.origin is not None:
-                origin = tensor.origin
-                self.origins[made.buffer] = (origin.name, origin.shape, origin.order)
         return made
 
     def _operator(self, operation: Operation, graph: Subgraph) -> Any:

@@ -1,7 +1,9 @@
 """Sizes that depend on the batch, computed at run time from the shape of an input.
 
-SHAPE, STRIDED_SLICE and CONCATENATION of such vectors are evaluated when tensors are allocated, so shapes made of them
-stay known to delegates. Other arithmetic is not: operators whose shape it decides are resized at every call.
+SHAPE, STRIDED_SLICE and CONCATENATION of such vectors are evaluated when tensors are allocated; arithmetic is not, and
+an operator whose shape it decides would be sized anew at every call. (LiteRT 2.3 computes wrong results from the second
+call on when that happens behind operators that XNNPACK has taken.) So sums and products of sizes are read off the
+shapes of small tensors that are made for it.
 """
 
 from __future__ import annotations
@@ -89,6 +91,8 @@ def _compute(builder: GraphBuilder, expression: sympy.Expr, is_float: bool) -> i
         return builder.add("CAST", [vector_of(builder, expression)], [1], _FLOAT)
     if isinstance(expression, sympy.Symbol):
         return _read(builder, expression)
+    if not is_float and (made := _of_shapes(builder, expression)) is not None:
+        return made
     if isinstance(expression, sympy.Add):
         return fold("ADD", expression.args, is_float)
     if isinstance(expression, sympy.Mul):
@@ -113,3 +117,20 @@ def _read(builder: GraphBuilder, symbol: sympy.Symbol) -> int:
     shape = builder.add("SHAPE", [tensor], [len(builder.tensors[tensor].sizes)], _INT, outType="INT32")
     ends = [builder.ints([axis]), builder.ints([axis + 1]), builder.ints([1])]
     return builder.add("STRIDED_SLICE", [shape, *ends], [1], _INT)
+
+
+def _of_shapes(builder: GraphBuilder, expression: sympy.Expr) -> int | None:
+    """Return a product or sum of positive sizes as the size of a tensor of zeros, or None for what is neither."""
+    parts: list[Size] = [int(part) if part.is_number else part for part in expression.args]
+    if any(isinstance(part, int) and part < 1 for part in parts):
+        return None
+    zero = builder.constant(np.zeros((), np.float32))
+    if isinstance(expression, sympy.Mul):
+        filled = builder.add("BROADCAST_TO", [zero, builder.shape(parts)], parts, _FLOAT)
+    elif isinstance(expression, sympy.Add):
+        rows = [builder.add("BROADCAST_TO", [zero, builder.shape([part])], [part], _FLOAT) for part in parts]
+        filled = builder.add("CONCATENATION", rows, [expression], _FLOAT, axis=0)
+    else:
+        return None
+    flat = builder.add("RESHAPE", [filled, builder.ints([-1])], [expression], _FLOAT)
+    return builder.add("SHAPE", [flat], [1], _INT, outType="INT32")
