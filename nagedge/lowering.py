@@ -118,7 +118,8 @@ def relowered(
         lowered = backend_of(target).lower(
             inference, None, target, module_of=lambda operator: None, calibration=calibration
         )
-        files |= placed(name, lowered)[1]
+        kept = {role: artifact for role, artifact in lowered.items() if role.startswith("infer")}
+        files |= placed(name, kept)[1]
     return files
 
 

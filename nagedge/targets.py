@@ -98,8 +98,8 @@ def target_file(name: str) -> Path:
     known = available_targets()
     if name not in known:
         raise ConfigurationError(
-            f"unknown target {name!r}; NagEdge has {', '.join(known)}, or give the path of a .toml file."
-            + nearest_name(name, known)
+            f"unknown target {name!r}; `nagedge targets ls` lists the {len(known)} that come with NagEdge, or give the "
+            "path of a .toml file." + nearest_name(name, known)
         )
     return _folder() / f"{name}.toml"
 
@@ -121,8 +121,8 @@ def load_target(name_or_path: str | PathLike[str]) -> Target:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
-            f"target file {path}: cannot be read ({error.strerror}); give the path of a .toml file, or one "
-            f"of the names {', '.join(available_targets())}."
+            f"target file {path}: cannot be read ({error.strerror}); give the path of a .toml file, or a "
+            "name that `nagedge targets ls` lists."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(

@@ -59,8 +59,8 @@ def _markdown(rows: list[Row], versions: dict[str, str], missing: dict[str, str]
     notes += [f"{side} was not measured: {reason}" for side, reason in missing.items()]
     notes.append(
         "Medians of processor time, one thread, sides taking turns in one process; in brackets the 95 % interval of "
-        f"the ratio (block bootstrap over rounds). Roofline: the step's operations at {gflops:.0f} GFLOP/s, the rate of "
-        "a matrix product in the same run."
+        "the ratio (block bootstrap over rounds). Roofline: the time of the step's operations at "
+        f"{gflops:.0f} GFLOP/s, the rate of a matrix product in the same run."
     )
     return "\n".join([*lines, "", *notes, ""])
 

@@ -268,7 +268,7 @@ def call(tmp_path: Path, **changes: Any) -> Bundle:
     [
         (
             {"targets": "any-any-onnxruntime-fp32-trian"},
-            "unknown target 'any-any-onnxruntime-fp32-trian'; NagEdge has android-arm64-",
+            "unknown target 'any-any-onnxruntime-fp32-trian'; `nagedge targets ls` lists the ",
         ),
         ({"targets": "any-any-onnxruntime-fp32-trian"}, f"Did you mean '{TRAIN}'?"),
         ({"targets": []}, "no target was given: name at least one (see `nagedge targets ls`)."),
