@@ -6,7 +6,7 @@ tracing a training step costs seconds, expanding the few dozen operators that di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -48,14 +48,15 @@ def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
     inner = {operator: rule for operator, rule in table.items() if operator not in _WEIGHTS}
     module = select_outputs(step.traced, range(len(step.all_outputs)))
     constants = _constants(module, len(step.inputs))
+    known: dict[Hashable, fx.GraphModule] = {}
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.target in step.deferred and node.target in table:
             weights = _WEIGHTS.get(node.target)
-            own = inner
+            own, is_constant = inner, False
             if weights is not None:
                 is_constant = node.args[weights] in constants
                 own = inner | {node.target: partial(table[node.target], constant_weights=is_constant)}
-            mode = _expand(module, node, own)
+            mode = _expand(module, node, own, known, is_constant=is_constant)
             if step.batch is None and _is_fixed(mode):
                 raise FixedBatchError(f"a rule for {node.target} fixes the batch size")
     clean(module, differentiated=True)
@@ -81,8 +82,30 @@ def _is_fixed(mode: FakeTensorMode) -> bool:
     return mode.shape_env is not None and any(size.is_number for size in mode.shape_env.replacements.values())
 
 
-def _expand(module: fx.GraphModule, node: fx.Node, table: Mapping[Any, Rule]) -> FakeTensorMode:
+def _signature(node: fx.Node, inputs: Sequence[fx.Node], *, is_constant: bool) -> Hashable:
+    """Return what the expansion of a node depends on: operator, arguments, shapes, strides and dtypes."""
+    places = {value: index for index, value in enumerate(inputs)}
+    given = fx.map_arg((node.args, node.kwargs), lambda used: ("node", places[used]))
+    fakes = [(v.dtype, str(v.shape), str(v.stride())) for v in (value.meta["val"] for value in inputs)]
+    return node.target, repr(given), repr(fakes), is_constant
+
+
+def _expand(
+    module: fx.GraphModule,
+    node: fx.Node,
+    table: Mapping[Any, Rule],
+    known: dict[Hashable, fx.GraphModule],
+    *,
+    is_constant: bool,
+) -> FakeTensorMode:
     """Replace ``node`` by the graph of its rule, traced on the fake tensors that the node was traced with.
+
+    Args:
+        module: changed in place.
+        node: of the module.
+        table: decompositions.
+        known: expansions so far: a net repeats its layers, and tracing one takes a tenth of a second.
+        is_constant: whether the node has weights that are constants.
 
     Returns:
         The mode of these tensors, which knows what the rule demanded of the batch size.
@@ -97,10 +120,14 @@ def _expand(module: fx.GraphModule, node: fx.Node, table: Mapping[Any, Rule]) ->
 
     fakes = [value.meta["val"] for value in inputs]
     mode = next(fake.fake_mode for fake in fakes if isinstance(fake, FakeTensor))
-    with torch.no_grad(), mode, enable_python_dispatcher():
-        expansion = make_fx(
-            rule, decomposition_table=dict(table), tracing_mode="real", _allow_non_fake_inputs=True
-        )(*fakes)
+    signature = _signature(node, inputs, is_constant=is_constant)
+    expansion = known.get(signature)
+    if expansion is None:
+        with torch.no_grad(), mode, enable_python_dispatcher():
+            expansion = make_fx(
+                rule, decomposition_table=dict(table), tracing_mode="real", _allow_non_fake_inputs=True
+            )(*fakes)
+        known[signature] = expansion
     placeholders = [inner for inner in expansion.graph.nodes if inner.op == "placeholder"]
     values: dict[fx.Node, Any] = dict(zip(placeholders, inputs, strict=True))
     with module.graph.inserting_before(node):
