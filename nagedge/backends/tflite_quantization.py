@@ -77,7 +77,7 @@ def _unpacked(content: bytes) -> list[dict[str, npt.NDArray[Any]]]:
 
 def quantize(payload: Mapping[str, Any]) -> dict[str, bytes]:
     """Quantise in this process; see :func:`quantized` for what the payload holds."""
-    from ai_edge_quantizer import qtyping, quantizer  # type: ignore[import-untyped]  # ships no types
+    from ai_edge_quantizer import qtyping, quantizer
 
     work = quantizer.Quantizer(payload["model"])
     operator, whole = qtyping.TFLOperationName, qtyping.QuantGranularity.TENSORWISE

@@ -41,7 +41,7 @@ def available() -> str:
 
 def _interpreter_class() -> Any:
     try:
-        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
+        from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"runtime 'litert' is not available: {error}. Install it with `pip install nagedge[litert]`."

@@ -67,7 +67,7 @@ def serialize(subgraphs: Sequence[Subgraph], *, half: bool = False) -> bytes:
         half: store large float32 constants as float16, each followed by DEQUANTIZE.
     """
     import flatbuffers  # type: ignore[import-untyped]  # ships no types
-    from ai_edge_litert import schema_py_generated as schema  # type: ignore[import-untyped]  # ships no types
+    from ai_edge_litert import schema_py_generated as schema
 
     writer = _Writer(schema, _default_batch(subgraphs))
     model = schema.ModelT()
