@@ -53,7 +53,7 @@ def _predict(model: ct.models.MLModel, data: dict[str, Any], state: Any = None) 
 
 def _compare(mlmodel: Any, *args: Any, rtol: float = 1e-5, atol: float = 1e-4, **options: Any) -> Any:
     """Compare within what fp16 holds where the program computes in it; coremltools allows much more there, or less."""
-    if "fp16" in str(mlmodel._mil_program):
+    if any(kind in str(mlmodel._mil_program) for kind in ("fp16", "float16")):
         rtol, atol = max(rtol, 4e-3), max(atol, 4e-3)
     return _compare_backend(mlmodel, *args, rtol=rtol, atol=atol, **{**options, "dtype": "fp32"})
 
@@ -80,8 +80,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Keep some parameters of each test function, spread over all, and of the two formats the ML Program."""
     functions: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if "neuralnetwork" not in item.nodeid and not any(name in item.nodeid for name in LEFT_OUT):
-            functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        name = f"{item.path}::{item.nodeid.partition('::')[2]}"
+        if "neuralnetwork" not in name and not any(part in name for part in LEFT_OUT):
+            functions.setdefault(name.partition("[")[0], []).append(item)
     most = int(os.environ.get("MIL_VENDOR_PARAMETERS", "4"))
     kept = {
         id(found[i * len(found) // most]) if len(found) > most else id(found[min(i, len(found) - 1)])

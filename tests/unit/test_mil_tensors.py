@@ -87,6 +87,8 @@ PRODUCTS = [
          {"transpose_x": True, "transpose_y": True}, atol=1e-5),
     Case("matmul", "vector", {"x": normal(4), "y": normal(4, 3)}, torch.matmul, atol=1e-5),
     Case("matmul", "int", {"x": whole(-5, 5, 3, 4), "y": whole(-5, 5, 4, 2)}, torch.matmul, half=False),
+    Case("matmul", "mixed", {"x": whole(-5, 5, 3, 4)}, lambda x: x @ torch.arange(8).reshape(4, 2).int(),
+         {"y": np.arange(8, dtype=np.float32).reshape(4, 2)}, opset=17, half=False, inferred=False),
     Case("einsum", "rank-4", {"values": [normal(2, 3, 4, 5), normal(2, 5, 4, 6)]},
          lambda v: torch.einsum("nchw,nwhu->nchu", *v), {"equation": "nchw,nwhu->nchu"}, atol=1e-5),
     Case("einsum", "broadcast", {"values": [normal(1, 3, 4, 5), normal(2, 5, 1, 6)]},

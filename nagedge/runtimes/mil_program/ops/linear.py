@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nagedge.runtimes.mil_program.dtypes import DataType
+
 __all__ = ["OPS"]
 
 
@@ -18,12 +20,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return product if bias is None else product + bias.to(x.dtype)
 
 
-def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
-    """Return the batched matrix product; the flags transpose the last two dimensions, and leave vectors alone."""
-    dtype = torch.promote_types(x.dtype, y.dtype)
+def matmul(
+    x: Tensor,
+    y: Tensor,
+    transpose_x: bool = False,
+    transpose_y: bool = False,
+    *,
+    dtypes: tuple[DataType, ...],
+) -> Tensor:
+    """Return the batched matrix product; the flags transpose the last two dimensions, and leave vectors alone.
+
+    Of a variable and a constant of different types (iOS 17) the variable's is that of the result, and of the product.
+    """
+    kind = torch.float32 if dtypes[0].is_float else dtypes[0].carrier
     left = x.mT if transpose_x and x.dim() > 1 else x
     right = y.mT if transpose_y and y.dim() > 1 else y
-    return torch.matmul(left.to(dtype), right.to(dtype))
+    return torch.matmul(left.to(kind), right.to(kind))
 
 
 def einsum(values: Sequence[Tensor], equation: str) -> Tensor:
