@@ -156,7 +156,12 @@ class Bundle:
 
 
 def write_bundle(
-    out: str | Path, manifest: Manifest, files: Mapping[str, bytes], tensors: Mapping[str, Arrays]
+    out: str | Path,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    tensors: Mapping[str, Arrays],
+    *,
+    shown: str | Path | None = None,
 ) -> Bundle:
     """Write a bundle in place of the one at ``out``, which stays until the new one is whole.
 
@@ -165,6 +170,7 @@ def write_bundle(
         manifest: its ``files`` are filled in here.
         files: content by path inside the bundle.
         tensors: arrays by name, by the path of the safetensors file.
+        shown: the path that an error names, where ``out`` is a draft of what the user asked for.
 
     Raises:
         ConfigurationError: ``out`` exists and is not a bundle, or cannot be written.
@@ -182,8 +188,8 @@ def write_bundle(
         return Bundle(out, complete)
     except OSError as error:
         raise ConfigurationError(
-            f"bundle {str(out)!r} cannot be written: {error.strerror}. What was there is kept; free some space, or "
-            "give another --out."
+            f"bundle {str(shown or out)!r} cannot be written: {error.strerror}. What was there is kept; free some "
+            "space, or give another --out."
         ) from error
 
 

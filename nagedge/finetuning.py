@@ -121,7 +121,7 @@ def finetune(
     _check_finite({f"tensor {name!r}": array for name, array in (learnt | state.momentum).items()}, settings)
     manifest, files, tensors = _personal(bundle, state, examples)
     with TemporaryDirectory() as folder:
-        draft = write_bundle(Path(folder) / "bundle", manifest, files, tensors)
+        draft = write_bundle(Path(folder) / "bundle", manifest, files, tensors, shown=out)
         outputs = predict(draft, held_out, runtime=runtime, target=target, threads=threads)
     _check_finite({f"the output of task {task!r}": array for task, array in outputs.items()}, settings)
     after = metrics_of(bundle, held_out, outputs)

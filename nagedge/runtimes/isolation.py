@@ -291,7 +291,8 @@ def _import_problem(environment: Environment, interpreter: Path) -> str:
 def _environment_variables() -> dict[str, str]:
     """Return this process's variables without those that point uv or Python at another environment."""
     ours = {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "UV_PROJECT_ENVIRONMENT", "CONDA_PREFIX"}
-    return {key: value for key, value in os.environ.items() if key not in ours}
+    kept = {key: value for key, value in os.environ.items() if key not in ours}
+    return kept | {"COLUMNS": "10000"}  # uv would wrap its reasons, of which an error of ours is one line
 
 
 @contextmanager

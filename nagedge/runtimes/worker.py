@@ -154,7 +154,9 @@ class FileSession:
         Raises:
             BundleError: the runtime refuses the file or what is done with it, or crashes.
         """
-        sent = {key: str(value.resolve()) if isinstance(value, Path) else value for key, value in keys.items()}
+        sent = {
+            key: str(value.resolve()) if isinstance(value, Path) else value for key, value in keys.items()
+        }
         try:
             return self.worker.request(op, about=self._file.name, session="session", **sent)
         except RunnerError as error:

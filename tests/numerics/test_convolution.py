@@ -14,9 +14,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from nagedge.backends import coreml, litert
 from nagedge.graphs.decompositions import ONNX
 
-TABLES = {"portable": (), "onnx": ONNX}
+TABLES = {"portable": (), "onnx": ONNX, "litert": litert.DECOMPOSITIONS, "coreml": coreml.DECOMPOSITIONS}
 
 
 @pytest.mark.parametrize("table", TABLES)
