@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,10 @@ class LoRAConv(_Branched):
 
 
 def add_lora(model: nn.Module, rank: int, *, skip: Collection[str] = (), seed: int = 0) -> list[str]:
-    """Wrap every linear layer and every dense convolution of ``model`` that is not in ``skip``, in place.
+    """Wrap the linear layers and dense convolutions of ``model`` that are not in ``skip``, in place.
+
+    Where other layers can carry a branch, one with no more inputs or outputs than the rank is left frozen: its branch
+    would be no bottleneck. Such is the first convolution, over the channels of an image, whose gradients cost most.
 
     Args:
         model: changed in place.
@@ -83,19 +86,18 @@ def add_lora(model: nn.Module, rank: int, *, skip: Collection[str] = (), seed: i
     Raises:
         ConfigurationError: when no layer can carry a branch.
     """
+    carriers = {
+        name: module for name, module in model.named_modules() if name not in skip and _carries(module)
+    }
+    wide = {name: module for name, module in carriers.items() if _width(module) > rank}
     generator = torch.Generator().manual_seed(seed)
     names = []
-    for name, module in list(model.named_modules()):
-        # The projections of nn.MultiheadAttention are read as weights, never called: a branch would be ignored.
-        called = not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
-        dense = isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == 1
-        if name in skip or not called or not (isinstance(module, nn.Linear) or dense):
-            continue
-        smallest = min(module.weight.shape[0], module.weight.shape[1])
+    for name, module in (wide or carriers).items():
+        within = min(rank, _width(module))
         wrapped = (
-            LoRALinear(module, min(rank, smallest), generator)
+            LoRALinear(module, within, generator)
             if isinstance(module, nn.Linear)
-            else LoRAConv(module, min(rank, smallest), generator)
+            else LoRAConv(module, within, generator)
         )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, wrapped)
@@ -105,6 +107,18 @@ def add_lora(model: nn.Module, rank: int, *, skip: Collection[str] = (), seed: i
             "trainable 'lora' found no linear layer or dense convolution outside the heads: choose 'all' or 'heads'."
         )
     return names
+
+
+def _carries(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv1d | nn.Conv2d]:
+    # The projections of nn.MultiheadAttention are read as weights, never called: a branch would be ignored.
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return False
+    dense = isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1
+    return dense or isinstance(module, nn.Linear)
+
+
+def _width(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> int:
+    return min(layer.weight.shape[0], layer.weight.shape[1])
 
 
 def _start(down: Tensor, up: Tensor, generator: torch.Generator) -> None:

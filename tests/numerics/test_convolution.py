@@ -54,6 +54,12 @@ TABLES = {"portable": (), "onnx": ONNX, "litert": litert.DECOMPOSITIONS, "coreml
         (nn.Conv2d(16, 2, 3, stride=2, padding=1, bias=False), (16, 8, 9)),
         (nn.Conv2d(16, 2, (3, 2), stride=(2, 1), padding=(0, 3), dilation=(1, 2)), (16, 8, 5)),
         (nn.Conv1d(8, 2, 3, stride=2, padding=1), (8, 12)),
+        # 1x1: many channels on both sides, few inputs, few outputs, few on both
+        (nn.Conv2d(24, 25, 1), (24, 8, 8)),
+        (nn.Conv2d(26, 24, 1, bias=False), (26, 5, 13)),
+        (nn.Conv2d(3, 20, 1), (3, 6, 6)),
+        (nn.Conv2d(20, 3, 1), (20, 6, 6)),
+        (nn.Conv1d(30, 4, 1), (30, 9)),
         (nn.Conv2d(4, 6, 1), (4, 1, 1)),
         (nn.Conv2d(4, 6, 1, bias=False), (4, 3, 3)),
         (nn.Conv2d(4, 6, 1, padding=1), (4, 1, 1)),

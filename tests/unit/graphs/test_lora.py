@@ -13,16 +13,16 @@ from nagedge.errors import ConfigurationError
 from nagedge.graphs.lora import LoRAConv, LoRALinear, add_lora
 
 
-def net() -> nn.Sequential:
+def net(inputs: int = 3) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3, stride=2, padding=1, dilation=1, padding_mode="circular"), nn.ReLU(),
+        nn.Conv2d(inputs, 4, 3, stride=2, padding=1, dilation=1, padding_mode="circular"), nn.ReLU(),
         nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 3, 1), nn.Flatten(), nn.Linear(27, 5),
     ).eval()  # fmt: skip
 
 
 def test_it_starts_as_the_model() -> None:
-    model, x = net(), torch.randn(3, 2, 9, 9)
+    model, x = net(), torch.randn(3, 3, 9, 9)
     adapted = copy.deepcopy(model)
     names = add_lora(adapted, 2)
     assert torch.equal(adapted(x), model(x))
@@ -33,14 +33,20 @@ def test_it_starts_as_the_model() -> None:
         assert name not in names or bool(value.any()) == ("down" in name)
 
 
-def test_the_rank_is_at_most_the_smaller_side() -> None:
+def test_where_every_layer_is_narrow_the_rank_is_the_smaller_side() -> None:
     model = net()
-    add_lora(model, 4)
+    add_lora(model, 5)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if "down" in name or "up" in name}
     assert shapes == {
-        "0.down.weight": (2, 2, 3, 3), "0.up.weight": (4, 2, 1, 1), "3.down.weight": (3, 4, 1, 1),
-        "3.up.weight": (3, 3, 1, 1), "5.down.weight": (4, 27), "5.up.weight": (5, 4),
+        "0.down.weight": (3, 3, 3, 3), "0.up.weight": (4, 3, 1, 1), "3.down.weight": (3, 4, 1, 1),
+        "3.up.weight": (3, 3, 1, 1), "5.down.weight": (5, 27), "5.up.weight": (5, 5),
     }  # fmt: skip
+
+
+def test_a_layer_without_a_bottleneck_is_left_frozen() -> None:
+    model = net(inputs=2)
+    assert add_lora(model, 2) == [f"{layer}.{part}.weight" for layer in ("3", "5") for part in ("down", "up")]
+    assert not isinstance(model[0], LoRAConv)
 
 
 def test_a_branch_adds_what_its_formula_says() -> None:
