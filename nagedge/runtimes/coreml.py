@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError
-from nagedge.runtimes.ml_program_sessions import (
-    ProgramInference,
-    ProgramTraining,
-    Run,
-    features,
-    named_results,
-)
+from nagedge.runtimes.function_sessions import FunctionInference, FunctionTraining, Run
+from nagedge.runtimes.ml_program_features import features, named_results
 from nagedge.runtimes.state import TrainingState, initial_state
 
 if TYPE_CHECKING:
@@ -47,17 +42,17 @@ def available() -> str:
 
 def open_training(
     bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
-) -> ProgramTraining:
+) -> FunctionTraining:
     """Load ``train_step.mlpackage``; Core ML chooses the number of threads itself."""
     del threads
     name, entry = bundle.target(target, role="train_step")
     run = _load(bundle.file(entry.artifacts["train_step"]))
-    return ProgramTraining(bundle, name, run, state or initial_state(bundle))
+    return FunctionTraining(bundle, name, run, state or initial_state(bundle))
 
 
 def open_inference(
     bundle: Bundle, target: str | None = None, *, params: Arrays | None = None, threads: int = 1
-) -> ProgramInference:
+) -> FunctionInference:
     """Load ``infer.mlpackage``.
 
     Raises:
@@ -70,7 +65,7 @@ def open_inference(
             f"target {name!r} of bundle {str(bundle.path)!r} has its parameters as constants, which Core ML reads from "
             "the package itself: write a bundle with the new parameters (`nagedge finetune`), or use runtime 'mil'."
         )
-    return ProgramInference(bundle, name, _load(bundle.file(entry.artifacts["infer"])))
+    return FunctionInference(bundle, name, _load(bundle.file(entry.artifacts["infer"])))
 
 
 def _load(path: Path) -> Run:

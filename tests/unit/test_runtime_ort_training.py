@@ -19,7 +19,7 @@ from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, ConfigurationError, DataError, RuntimeUnavailableError
 from nagedge.export import export
 from nagedge.ort_checkpoint import read_checkpoint
-from nagedge.runtimes import TrainingState, open_inference, open_training
+from nagedge.runtimes import TrainingState, available_runtime, open_inference, open_training
 from nagedge.runtimes import ort_training as runtime
 from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
 from nagedge.runtimes.worker import Worker
@@ -368,10 +368,13 @@ def test_without_its_environment_the_lane_says_what_to_do(
     monkeypatch.setenv("NAGEDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     monkeypatch.setenv("UV_OFFLINE", "1")
-    for action in (runtime.available, lambda: open_training(bundles("mlp"), TARGET, runtime="ort_training")):
+    for action in (
+        lambda: available_runtime("ort_training"),
+        lambda: open_training(bundles("mlp"), TARGET, runtime="ort_training"),
+    ):
         with pytest.raises(RuntimeUnavailableError, match="`nagedge doctor --make`"):
             action()
 
 
 def test_it_says_what_it_is() -> None:
-    assert runtime.available() == "onnxruntime-training-cpu 1.19.2"
+    assert available_runtime("ort_training") == "onnxruntime-training-cpu 1.19.2"

@@ -14,7 +14,7 @@ from models_for_tests import CASES, numpy_batch
 from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, ConfigurationError, DataError, RuntimeUnavailableError
 from nagedge.export import export
-from nagedge.runtimes import TrainingState, open_inference, open_training
+from nagedge.runtimes import TrainingState, available_runtime, open_inference, open_training
 from nagedge.runtimes import tflite_runtime as runtime
 from nagedge.targets import Target
 
@@ -140,7 +140,10 @@ def test_without_its_environment_the_lane_says_what_to_do(
     monkeypatch.setenv("NAGEDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     monkeypatch.setenv("UV_OFFLINE", "1")
-    for action in (runtime.available, lambda: runtime.open_training(bundles("mlp"), "train")):
+    for action in (
+        lambda: available_runtime("tflite_runtime"),
+        lambda: runtime.open_training(bundles("mlp"), "train"),
+    ):
         with pytest.raises(
             RuntimeUnavailableError, match=r"tflite-runtime 2.14.0 .* `nagedge doctor --make`"
         ):
@@ -148,4 +151,4 @@ def test_without_its_environment_the_lane_says_what_to_do(
 
 
 def test_it_says_what_it_is() -> None:
-    assert runtime.available() == "tflite-runtime 2.14.0"
+    assert available_runtime("tflite_runtime") == "tflite-runtime 2.14.0"
