@@ -19,9 +19,10 @@ from torch.utils._sympy.functions import FloatTrueDiv, FloorDiv, IntTrueDiv, Mod
 from nagedge.backends.mil_lowering.compression import Compression
 from nagedge.backends.mil_lowering.names import feature_name
 from nagedge.backends.mil_lowering.sdk import builder as mil_builder
+from nagedge.backends.traced import fake_of
 from nagedge.errors import UnsupportedOperatorError
 
-__all__ = ["ProgramBuilder", "Var", "argument_of", "dtype_of", "fake_of"]
+__all__ = ["ProgramBuilder", "Var"]
 
 Number = int | float | bool
 Var = Any
@@ -327,19 +328,3 @@ def slice_defaults(rank: int) -> Mapping[str, list[Any]]:
 
 
 SLICE_DEFAULTS = {rank: slice_defaults(rank) for rank in range(1, 6)}
-
-
-def argument_of(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    """Return a node's argument, given by position or by name."""
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
-def fake_of(argument: Any) -> torch.Tensor:
-    """Return the shape and dtype of an fx argument's (first) result, as a fake tensor."""
-    value = argument.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
-
-
-def dtype_of(node: fx.Node) -> torch.dtype:
-    """Return the dtype of a node's (first) result."""
-    return fake_of(node).dtype

@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import fx
 from torch.utils._sympy.functions import FloatTrueDiv, FloorDiv, IntTrueDiv, Mod, PythonMod, ToFloat
 
+from nagedge.backends.traced import dtype_of
 from nagedge.errors import UnsupportedOperatorError
 
-__all__ = ["DTYPES", "GraphBuilder", "Number", "Value", "argument_of", "dtype_of", "fake_of"]
+__all__ = ["DTYPES", "GraphBuilder", "Number", "Value"]
 
 Number = int | float | bool
 Value = str | tuple[str, ...]
@@ -202,19 +203,3 @@ class GraphBuilder:
             f"the model computes the size {expression} from its batch size, which has no lowering: fix the batch with "
             "--batch N (batch=N in Python)."
         )
-
-
-def argument_of(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    """Return a node's argument, given by position or by name."""
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
-def fake_of(argument: Any) -> torch.Tensor:
-    """Return the shape and dtype of an fx argument's (first) result, as a fake tensor."""
-    value = argument.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
-
-
-def dtype_of(node: fx.Node) -> torch.dtype:
-    """Return the dtype of a node's (first) result."""
-    return fake_of(node).dtype

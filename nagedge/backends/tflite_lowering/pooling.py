@@ -11,10 +11,11 @@ import numpy as np
 from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
-from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, argument_of
+from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value
 from nagedge.backends.tflite_lowering.plain_convolution import NHWC, window_padding
 from nagedge.backends.tflite_lowering.slicing import pad, slice_axis
 from nagedge.backends.tflite_lowering.views import view
+from nagedge.backends.traced import argument_of
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES"]

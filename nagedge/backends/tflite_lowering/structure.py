@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from nagedge.backends.tflite_lowering.builder import (
-    GraphBuilder,
-    Value,
-    argument_of,
-    dtype_of,
-    fake_of,
-)
+from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, dtype_of
 from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.slicing import bound, pad, slice_axis
 from nagedge.backends.tflite_lowering.views import view
+from nagedge.backends.traced import argument_of, fake_of, order_of, pads_of
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES", "concatenate"]
@@ -29,27 +24,13 @@ def _view(builder: GraphBuilder, node: fx.Node) -> Value:
     return view(builder, builder.of(node.args[0]), builder.sizes(node))
 
 
-def _permuted(value: Value, order: Sequence[int]) -> Value:
+def _permute(builder: GraphBuilder, node: fx.Node) -> Value:
     """Move axes: only the note of how they are stored changes."""
+    value, order = builder.of(node.args[0]), order_of(node)
     back = {old: new for new, old in enumerate(order)}
     return Value(
         value.tensor, tuple(back[axis] for axis in value.order), tuple(value.sizes[old] for old in order)
     )
-
-
-def _permute(builder: GraphBuilder, node: fx.Node) -> Value:
-    value = builder.of(node.args[0])
-    return _permuted(value, [int(d) % value.rank for d in node.args[1]])  # type: ignore[union-attr,arg-type]
-
-
-def _transpose(builder: GraphBuilder, node: fx.Node) -> Value:
-    value = builder.of(node.args[0])
-    if value.rank < 2:
-        return value
-    order = list(range(value.rank))
-    a, b = (0, 1) if len(node.args) == 1 else (int(d) % value.rank for d in node.args[1:3])  # type: ignore[arg-type]
-    order[a], order[b] = order[b], order[a]
-    return _permuted(value, order)
 
 
 def _expand(builder: GraphBuilder, node: fx.Node) -> Value:
@@ -156,12 +137,8 @@ def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
 
 def _constant_pad(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0], dtype_of(node))
-    given: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
     number = argument_of(node, 2, "value", 0)
-    pads = [(0, 0)] * value.rank
-    for i in range(len(given) // 2):
-        pads[value.rank - 1 - i] = (given[2 * i], given[2 * i + 1])
-    return pad(builder, value, pads, number)
+    return pad(builder, value, pads_of(node), number)
 
 
 def flip(builder: GraphBuilder, value: Value, axes: Sequence[int]) -> Value:
@@ -238,7 +215,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ["view", "reshape", "_unsafe_view", "_reshape_copy", "view_copy", "unsqueeze", "squeeze"], _view
     ),
-    "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "slice": _slice,
+    "permute": _permute, "transpose": _permute, "t": _permute, "expand": _expand, "slice": _slice,
     "select": _select, "cat": _cat, "stack": _stack, "split": _split, "split_with_sizes": _split, "unbind": _unbind,
     "constant_pad_nd": _constant_pad, "flip": _flip, "repeat": _repeat,
     "slice_scatter": _slice_scatter, "select_scatter": _select_scatter,
