@@ -6,8 +6,7 @@ of the order in which they sum or of their speed: for that the runtime ``coreml`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from nagedge.runtimes.function_sessions import FunctionInference, FunctionTraini
 from nagedge.runtimes.mil_program import Program, coremltools_version, load_program
 from nagedge.runtimes.ml_program_features import features, named_results
 from nagedge.runtimes.state import TrainingState, initial_state
+from nagedge.runtimes.torch_threads import torch_threads
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
@@ -66,19 +66,8 @@ def _run(program: Program, threads: int) -> Run:
 
     def run(fed: Arrays) -> dict[str, Array]:
         given = features(fed, program.names)
-        with _threads(threads):
+        with torch_threads(threads):
             results = program.run({name: given[name] for name in program.inputs if name in given})
         return named_results(results, program.names)
 
     return run
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with ``count`` threads inside; torch's setting is one for the whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -10,10 +10,13 @@ import numpy.typing as npt
 
 from nagedge.errors import DataError
 
-__all__ = ["features", "named_results"]
+__all__ = ["NAMES_KEY", "features", "named_results"]
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
+
+NAMES_KEY = "nagedge.names"
+"""Key of the metadata that holds, as JSON, the name in the bundle of every feature and constant of the program."""
 
 _INT32 = np.iinfo(np.int32)
 

@@ -22,7 +22,7 @@ from nagedge.backends.mil_lowering.high_rank import within_rank
 from nagedge.backends.mil_lowering.names import feature_name
 from nagedge.backends.mil_lowering.sdk import import_coremltools, quiet
 from nagedge.backends.traced import fake_of, is_size, rule_of, short_name
-from nagedge.errors import UnsupportedOperatorError
+from nagedge.errors import UnsupportedOperatorError, first_line
 from nagedge.graphs.cleanup import is_getitem, operator_name
 from nagedge.specs import TensorSpec
 
@@ -261,8 +261,7 @@ def _lowered(builder: ProgramBuilder, node: fx.Node) -> Any:
     except (UnsupportedOperatorError, KeyboardInterrupt):
         raise
     except Exception as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise RefusedOperatorError(operator_name(node), text) from error
+        raise RefusedOperatorError(operator_name(node), first_line(error)) from error
     first = value[0] if isinstance(value, tuple) else value
     wanted = builder.sizes(fake_of(node).shape)
     for own, size in zip(first.shape, wanted, strict=True):
