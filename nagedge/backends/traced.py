@@ -16,6 +16,7 @@ __all__ = [
     "argument_of",
     "as_stored",
     "axes_of",
+    "axis_of",
     "compared_dtype",
     "dtype_of",
     "fake_of",
@@ -24,6 +25,7 @@ __all__ = [
     "order_of",
     "pads_of",
     "range_of",
+    "rank_of",
     "rule_of",
     "short_name",
     "squeezed_axes",
@@ -107,9 +109,19 @@ def compared_dtype(arguments: Sequence[Any]) -> torch.dtype:
 # --- axes, counted from the front -----------------------------------------------------------------------------------
 
 
+def rank_of(argument: Any) -> int:
+    """Return the number of axes of an fx argument's (first) result."""
+    return fake_of(argument).dim()
+
+
+def axis_of(node: fx.Node, index: int = 1) -> int:
+    """Return the one axis along which an operator works, its argument at ``index``: by default the first axis."""
+    return int(argument_of(node, index, "dim", 0)) % rank_of(node.args[0])
+
+
 def axes_of(node: fx.Node) -> list[int]:
     """Return the axes that a reduction reduces."""
-    rank = fake_of(node.args[0]).dim()
+    rank = rank_of(node.args[0])
     given = argument_of(node, 1, "dim", None)
     if given is None or given == []:
         return list(range(rank))
@@ -127,7 +139,7 @@ def squeezed_axes(node: fx.Node) -> list[int]:
 
 def order_of(node: fx.Node) -> list[int]:
     """Return the order into which a ``permute``, ``transpose`` or ``t`` brings the axes."""
-    rank = fake_of(node.args[0]).dim()
+    rank = rank_of(node.args[0])
     if short_name(node) == "permute":
         return [int(axis) % rank for axis in node.args[1]]  # type: ignore[union-attr,arg-type]
     order = list(range(rank))
@@ -140,7 +152,7 @@ def order_of(node: fx.Node) -> list[int]:
 def pads_of(node: fx.Node) -> list[tuple[int, int]]:
     """Return what a ``constant_pad_nd`` adds before and behind every axis; less than 0 where it crops."""
     given: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
-    rank = fake_of(node.args[0]).dim()
+    rank = rank_of(node.args[0])
     padded = list(zip(given[::2], given[1::2], strict=True))  # the last axis first
     return [(0, 0)] * (rank - len(padded)) + padded[::-1]
 

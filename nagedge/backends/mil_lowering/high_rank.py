@@ -16,7 +16,7 @@ from torch import fx
 
 from nagedge.backends.mil_lowering import activations, elementwise
 from nagedge.backends.mil_lowering.operands import filled_value
-from nagedge.backends.traced import argument_of, axes_of, fake_of, order_of, pads_of, short_name
+from nagedge.backends.traced import argument_of, axes_of, axis_of, fake_of, order_of, pads_of, short_name
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["MAX_RANK", "within_rank"]
@@ -167,7 +167,7 @@ class _Writer:
     def _along_one_axis(self, node: fx.Node) -> fx.Node:
         argument: Any = node.args[0]
         name = short_name(node)
-        axis = int(argument_of(node, 1, "dim", 0)) % len(_shape(argument))
+        axis = axis_of(node)
         value, around = self._around(argument, axis)
         rest = fx.map_arg(node.args[2:], lambda used: self._values[used])
         options = {key: value for key, value in node.kwargs.items() if key != "dim"}

@@ -12,16 +12,20 @@ from torch import fx
 
 from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
 from nagedge.backends.mil_lowering.operands import filled_value, materialized
-from nagedge.backends.traced import argument_of, dtype_of, fake_of, order_of, pads_of, squeezed_axes
+from nagedge.backends.traced import (
+    argument_of,
+    axis_of,
+    dtype_of,
+    order_of,
+    pads_of,
+    rank_of,
+    squeezed_axes,
+)
 
 __all__ = ["RULES", "concat", "pad_constant", "reshape", "slice_axis", "transpose"]
 
 Rule = Callable[[ProgramBuilder, fx.Node], Any]
 _END = 2**62
-
-
-def _rank(argument: Any) -> int:
-    return fake_of(argument).dim()
 
 
 def reshape(builder: ProgramBuilder, var: Var, sizes: Sequence[Any]) -> Var:
@@ -111,7 +115,7 @@ def _expand(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _unsqueeze(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(node.args[1]) % (_rank(node.args[0]) + 1)  # type: ignore[arg-type]
+    axis = int(node.args[1]) % (rank_of(node.args[0]) + 1)  # type: ignore[arg-type]
     var = builder.tensor(node.args[0])
     if not var.rank:
         return builder.add("reshape", x=var, shape=[1])
@@ -125,7 +129,7 @@ def _squeeze(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _slice(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node)
     var = builder.tensor(node.args[0])
     size = builder.shape_of(node.args[0])[axis]
     start, stop = (
@@ -153,7 +157,7 @@ def _place(builder: ProgramBuilder, given: Any, size: int | sympy.Expr) -> int |
 
 
 def _select(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     var = builder.tensor(node.args[0])
     size = builder.shape_of(node.args[0])[axis]
     index = builder.size(node.args[2])
@@ -178,7 +182,7 @@ def _cat(builder: ProgramBuilder, node: fx.Node) -> Var:
     dtype = dtype_of(node)
     axis = int(argument_of(node, 1, "dim", 0)) % node.meta["val"].dim()
     # torch ignores legacy empty tensors of shape [0] in a concatenation; MIL has no empty tensors
-    parts = [a for a in node.args[0] if builder.shape_of(a)[axis if _rank(a) > 1 else 0] != 0]  # type: ignore[union-attr]
+    parts = [a for a in node.args[0] if builder.shape_of(a)[axis if rank_of(a) > 1 else 0] != 0]  # type: ignore[union-attr]
     return concat(builder, [builder.tensor(a, dtype) for a in parts], axis)
 
 
@@ -189,7 +193,7 @@ def _stack(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _split(builder: ProgramBuilder, node: fx.Node) -> tuple[Var, ...]:
-    axis = int(argument_of(node, 2, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node, 2)
     sizes = [builder.size(value.shape[axis]) for value in node.meta["val"]]
     var = builder.tensor(node.args[0])
     if len(sizes) == 1:
@@ -208,7 +212,7 @@ def _split(builder: ProgramBuilder, node: fx.Node) -> tuple[Var, ...]:
 
 
 def _unbind(builder: ProgramBuilder, node: fx.Node) -> tuple[Var, ...]:
-    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node)
     var = builder.tensor(node.args[0])
     return tuple(_entry(builder, var, axis, i) for i in range(len(node.meta["val"])))
 
@@ -227,7 +231,7 @@ def _pad(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _flip(builder: ProgramBuilder, node: fx.Node) -> Var:
-    rank = _rank(node.args[0])
+    rank = rank_of(node.args[0])
     axes = [int(a) % rank for a in node.args[1]]  # type: ignore[union-attr,arg-type]
     return builder.add("reverse", x=builder.tensor(node.args[0]), axes=axes)
 
@@ -244,7 +248,7 @@ def _gathered(builder: ProgramBuilder, op: str, x: Var, indices: Var, axis: int)
 
 
 def _index_select(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     return _gathered(
         builder,
         "gather",
@@ -265,7 +269,7 @@ def _from_front(builder: ProgramBuilder, indices: Any, source: Any, axis: int) -
 
 
 def _gather(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     x, indices = builder.tensor(node.args[0]), _from_front(builder, node.args[2], node.args[0], axis)
     wanted = builder.shape_of(node)
     for i, (own, size) in enumerate(zip(builder.shape_of(node.args[0]), wanted, strict=True)):
@@ -283,7 +287,7 @@ def _embedding(builder: ProgramBuilder, node: fx.Node) -> Var:
 def _repeat(builder: ProgramBuilder, node: fx.Node) -> Var:
     repeats: list[Any] = list(node.args[1])  # type: ignore[arg-type]
     var = builder.tensor(node.args[0])
-    missing = len(repeats) - _rank(node.args[0])
+    missing = len(repeats) - rank_of(node.args[0])
     if missing:
         var = reshape(builder, var, [*[1] * missing, *builder.shape_of(node.args[0])])
     return builder.add("tile", x=var, reps=builder.vector(repeats))

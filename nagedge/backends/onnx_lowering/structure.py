@@ -11,17 +11,22 @@ import torch
 from torch import fx
 
 from nagedge.backends.onnx_lowering.builder import GraphBuilder
-from nagedge.backends.traced import argument_of, dtype_of, fake_of, order_of, pads_of, squeezed_axes
+from nagedge.backends.traced import (
+    argument_of,
+    axis_of,
+    dtype_of,
+    fake_of,
+    order_of,
+    pads_of,
+    rank_of,
+    squeezed_axes,
+)
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES"]
 
 Rule = Callable[[GraphBuilder, fx.Node], Any]
 _END = np.iinfo(np.int64).max
-
-
-def _rank(argument: Any) -> int:
-    return fake_of(argument).dim()
 
 
 def reshape(builder: GraphBuilder, name: str, sizes: Sequence[Any]) -> str:
@@ -57,7 +62,7 @@ def _expand(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _unsqueeze(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[1]) % (_rank(node.args[0]) + 1)  # type: ignore[arg-type]
+    axis = int(node.args[1]) % (rank_of(node.args[0]) + 1)  # type: ignore[arg-type]
     return builder.add("Unsqueeze", [builder.tensor(node.args[0]), builder.ints([axis])])
 
 
@@ -76,7 +81,7 @@ def slice_axis(builder: GraphBuilder, name: str, axis: int, start: Any, end: Any
 
 
 def _slice(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node)
     start = argument_of(node, 2, "start", None)
     end = argument_of(node, 3, "end", None)
     step = argument_of(node, 4, "step", 1)
@@ -93,7 +98,7 @@ def _slice(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _select(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     index = builder.tensor(node.args[2], torch.int64)
     return builder.add("Gather", [builder.tensor(node.args[0]), index], axis=axis)
 
@@ -102,7 +107,7 @@ def _cat(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
     axis = int(argument_of(node, 1, "dim", 0)) % node.meta["val"].dim()
     # torch ignores legacy empty tensors of shape [0] in a concatenation
-    parts = [a for a in node.args[0] if not (_rank(a) == 1 and fake_of(a).shape[0] == 0)]  # type: ignore[union-attr]
+    parts = [a for a in node.args[0] if not (rank_of(a) == 1 and fake_of(a).shape[0] == 0)]  # type: ignore[union-attr]
     names = [builder.tensor(a, dtype) for a in parts]
     return names[0] if len(names) == 1 else builder.add("Concat", names, axis=axis)
 
@@ -118,7 +123,7 @@ def _stack(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _split(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
-    rank = _rank(node.args[0])
+    rank = rank_of(node.args[0])
     axis = int(argument_of(node, 2, "dim", 0)) % rank
     sizes = [value.shape[axis] for value in node.meta["val"]]
     name = builder.tensor(node.args[0])
@@ -128,7 +133,7 @@ def _split(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
 
 
 def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
-    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node)
     name = builder.tensor(node.args[0])
     return tuple(
         builder.add("Gather", [name, builder.constant(np.int64(i))], axis=axis)
@@ -153,7 +158,7 @@ def _pad(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _flip(builder: GraphBuilder, node: fx.Node) -> str:
-    rank = _rank(node.args[0])
+    rank = rank_of(node.args[0])
     axes = [int(a) % rank for a in node.args[1]]  # type: ignore[union-attr,arg-type]
     count = len(axes)
     return builder.add(
@@ -169,12 +174,12 @@ def _flip(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _index_select(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     return builder.add("Gather", [builder.tensor(node.args[0]), builder.tensor(node.args[2])], axis=axis)
 
 
 def _gather(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     return builder.add(
         "GatherElements", [builder.tensor(node.args[0]), builder.tensor(node.args[2])], axis=axis
     )
@@ -229,7 +234,7 @@ def _scatter_into(builder: GraphBuilder, node: fx.Node, axis: int, start: Any, e
 
 
 def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(argument_of(node, 2, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node, 2)
     size: object = fake_of(node.args[0]).shape[axis]
     start, end = argument_of(node, 3, "start", None), argument_of(node, 4, "end", None)
     if argument_of(node, 5, "step", 1) != 1:
@@ -247,7 +252,7 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _select_scatter(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[2]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node, 2)
     index = int(node.args[3])  # type: ignore[arg-type]
     size = builder.size(fake_of(node.args[0]).shape[axis])
     index = index + size if index < 0 else index

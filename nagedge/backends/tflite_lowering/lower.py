@@ -29,7 +29,7 @@ from nagedge.backends.tflite_lowering import (
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, stored_dtype
 from nagedge.backends.tflite_lowering.finish import finish
 from nagedge.backends.tflite_lowering.model import Origin, Subgraph
-from nagedge.backends.traced import fake_of, is_size, order_of, rule_of
+from nagedge.backends.traced import fake_of, is_size, order_of, rule_of, short_name
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem, operator_name
 from nagedge.specs import TensorSpec
@@ -133,9 +133,7 @@ def _lower_node(builder: GraphBuilder, node: fx.Node) -> None:
         return
     rule = rule_of(node, RULES)
     assert rule is not None  # checked before
-    builder.exact = (
-        operator_name(node).removeprefix("aten.") in activations.RULES.keys() | normalization.RULES.keys()
-    )
+    builder.exact = short_name(node) in activations.RULES.keys() | normalization.RULES.keys()
     try:
         builder.values[node] = rule(builder, node)
     except UnsupportedOperatorError as error:
@@ -167,7 +165,7 @@ def _fold(builder: GraphBuilder, node: fx.Node) -> Tensor | None:
 
 def _moved_origin(builder: GraphBuilder, node: fx.Node) -> Origin | None:
     """Return the origin of a known view of a model's tensor, or None for anything else."""
-    name = operator_name(node).removeprefix("aten.")
+    name = short_name(node)
     source = node.all_input_nodes[0] if len(node.all_input_nodes) == 1 else None
     if source not in builder.origins or name not in _MOVES | _RESHAPES:
         return None

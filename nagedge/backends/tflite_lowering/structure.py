@@ -12,7 +12,7 @@ from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, dtype_
 from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.slicing import bound, pad, slice_axis
 from nagedge.backends.tflite_lowering.views import view
-from nagedge.backends.traced import argument_of, fake_of, order_of, pads_of
+from nagedge.backends.traced import argument_of, axis_of, fake_of, order_of, pads_of
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES", "concatenate"]
@@ -45,7 +45,7 @@ def _expand(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _slice(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0])
-    axis = int(argument_of(node, 1, "dim", 0)) % value.rank
+    axis = axis_of(node)
     size = value.sizes[axis]
     start = bound(builder, argument_of(node, 2, "start"), size, 0)
     step = int(argument_of(node, 4, "step", 1))
@@ -59,7 +59,7 @@ def _slice(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _select(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0])
-    axis = int(node.args[1]) % value.rank  # type: ignore[arg-type]
+    axis = axis_of(node)
     size, index = value.sizes[axis], builder.size(node.args[2])
     if isinstance(index, int) and index < 0:
         index = size + index
@@ -116,7 +116,7 @@ def _stack(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _split(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     value = builder.of(node.args[0])
-    axis = int(argument_of(node, 2, "dim", 0)) % value.rank
+    axis = axis_of(node, 2)
     pieces: list[Value] = []
     start: Size = 0
     for fake in node.meta["val"]:
@@ -128,7 +128,7 @@ def _split(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
 
 def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     value = builder.of(node.args[0])
-    axis = int(argument_of(node, 1, "dim", 0)) % value.rank
+    axis = axis_of(node)
     return tuple(
         _without(builder, slice_axis(builder, value, axis, i, i + 1), axis)
         for i in range(len(node.meta["val"]))
@@ -178,7 +178,7 @@ def _repeat(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
     value, source = builder.of(node.args[0], dtype_of(node)), builder.of(node.args[1], dtype_of(node))
-    axis = int(argument_of(node, 2, "dim", 0)) % value.rank
+    axis = axis_of(node, 2)
     if argument_of(node, 5, "step", 1) != 1:
         raise UnsupportedOperatorError(
             "aten.slice_scatter with a step has no lowering: use torch.cat instead."
@@ -191,7 +191,7 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _select_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
     value, source = builder.of(node.args[0], dtype_of(node)), builder.of(node.args[1], dtype_of(node))
-    axis = int(node.args[2]) % value.rank  # type: ignore[arg-type]
+    axis = axis_of(node, 2)
     index = builder.size(node.args[3])
     if isinstance(index, int) and index < 0:
         index = value.sizes[axis] + index
