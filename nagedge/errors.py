@@ -18,6 +18,7 @@ __all__ = [
     "TrainingDivergedError",
     "UnsupportedOperatorError",
     "VerificationError",
+    "first_line",
     "nearest_name",
 ]
 
@@ -56,6 +57,11 @@ class VerificationError(NagEdgeError):
     """An exported artifact does not compute what PyTorch computes, within the target's tolerance."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another package's error without its full stop, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy.typing as npt
 from torch import fx
 
+from nagedge.backends.refusal import also, refusal
 from nagedge.backends.tflite_lowering import (
     RefusedOperatorError,
     lower_to_subgraph,
@@ -23,7 +24,6 @@ from nagedge.backends.tflite_lowering import (
     unsupported_operators,
 )
 from nagedge.backends.tflite_lowering.model import Subgraph
-from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.decompositions.convolution_rows import CHANNELS_LAST
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.train_step import StepGraph
@@ -62,12 +62,11 @@ def lower(
     """
     for graph in (inference, step):
         if graph is not None and (missing := unsupported_operators(graph.module)):
-            more = f", nor {', '.join(missing[1:])}" if len(missing) > 1 else ""
-            raise _refusal(missing[0], more + ".", target, module_of)
+            raise refusal(missing[0], also(missing[1:]), target, module_of)
     try:
         subgraphs = _subgraphs(inference, step, target)
     except RefusedOperatorError as error:
-        raise _refusal(error.operator, f": {error.reason}", target, module_of) from None
+        raise refusal(error.operator, f": {error.reason.removesuffix('.')}", target, module_of) from None
     if target.precision == "int8":
         subgraphs = [marked(subgraph) for subgraph in subgraphs]
     content = serialize(subgraphs, half=target.precision == "fp16")
@@ -124,14 +123,3 @@ def _with_state_as_inputs(inference: InferenceGraph, moved: Sequence[str]) -> fx
         if node.op != "placeholder":
             values[node] = graph.node_copy(node, lambda n: values[n])
     return fx.GraphModule(inference.module, graph)
-
-
-def _refusal(
-    operator: str, text: str, target: Target, module_of: Callable[[str], str | None]
-) -> UnsupportedOperatorError:
-    path = module_of(operator)
-    where = f" (module {path!r})" if path else ""
-    return UnsupportedOperatorError(
-        f"backend {target.backend!r} cannot lower {operator!r}{where} for target {target.name!r}{text} Replace it by "
-        "operators of torch.nn in common use, or choose an onnxruntime target."
-    )

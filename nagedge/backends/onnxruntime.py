@@ -15,13 +15,13 @@ from typing import Any
 import numpy.typing as npt
 from torch import Tensor, fx
 
-from nagedge.backends.onnx_lowering import lower_to_onnx, unsupported_operators
+from nagedge.backends.onnx_lowering import check_operators, lower_to_onnx, serialized
 from nagedge.backends.onnx_precision import in_ort_format, in_precision
-from nagedge.errors import ConfigurationError, UnsupportedOperatorError
+from nagedge.errors import ConfigurationError
 from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.train_step import StepGraph
-from nagedge.specs import BATCH, TensorSpec
+from nagedge.specs import TensorSpec
 from nagedge.targets import Target
 
 __all__ = ["DECOMPOSITIONS", "lower"]
@@ -63,7 +63,7 @@ def lower(
     if step is not None:
         graphs["train_step"] = step.module
     for module in graphs.values():
-        _check_operators(module, target, module_of)
+        check_operators(module, target, module_of)
     models = {
         "infer": _onnx(
             inference.module, inference.inputs, inference.outputs, inference.state, target, "infer"
@@ -84,19 +84,6 @@ def lower(
     return artifacts
 
 
-def _check_operators(module: fx.GraphModule, target: Target, module_of: Callable[[str], str | None]) -> None:
-    missing = unsupported_operators(module)
-    if not missing:
-        return
-    path = module_of(missing[0])
-    where = f" (module {path!r})" if path else ""
-    raise UnsupportedOperatorError(
-        f"backend 'onnxruntime' cannot lower {missing[0]!r}{where} for target {target.name!r}"
-        + (f", nor {', '.join(missing[1:])}" if len(missing) > 1 else "")
-        + ". Replace it by operators of torch.nn in common use, or freeze the part of the model before it."
-    )
-
-
 def _onnx(
     module: fx.GraphModule,
     inputs: Sequence[TensorSpec],
@@ -108,10 +95,4 @@ def _onnx(
     """Return the serialised model of a graph, its batch fixed where the target fixes it."""
     assert target.opset is not None  # load_target makes sure of it
     model = lower_to_onnx(module, inputs, outputs, constants, opset=target.opset, name=name)
-    if target.batch is not None:
-        for info in (*model.graph.input, *model.graph.output):
-            for dimension in info.type.tensor_type.shape.dim:
-                if dimension.dim_param == BATCH:
-                    dimension.dim_value = target.batch
-    content: bytes = model.SerializeToString()
-    return content
+    return serialized(model, target)

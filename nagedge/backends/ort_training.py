@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, fx
+from torch import Tensor
 
-from nagedge.backends.onnx_lowering import lower_to_onnx, unsupported_operators
+from nagedge.backends.onnx_lowering import check_operators, lower_to_onnx, serialized
 from nagedge.backends.ort_training_graphs import DECAYED_RANK, eval_model, optimizer_model, training_model
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.decompositions import ONNX
@@ -26,7 +26,6 @@ from nagedge.graphs.gradients import GradientGraph, gradient_graph
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.train_step import StepGraph
 from nagedge.ort_checkpoint import OrtCheckpoint, write_checkpoint
-from nagedge.specs import BATCH
 from nagedge.targets import Target
 
 __all__ = ["DECOMPOSITIONS", "lower"]
@@ -60,7 +59,7 @@ def lower(
     """
     del calibration
     assert target.opset is not None  # load_target makes sure of it
-    _check_operators(inference.module, target, module_of)
+    check_operators(inference.module, target, module_of)
     models = {
         "infer": lower_to_onnx(
             inference.module,
@@ -74,7 +73,7 @@ def lower(
     artifacts: dict[str, tuple[str, bytes]] = {}
     if step is not None:
         gradients = gradient_graph(step)
-        _check_operators(gradients.module, target, module_of)
+        check_operators(gradients.module, target, module_of)
         _check_state(gradients, target)
         models |= {
             "train_step": training_model(gradients, target.opset),
@@ -97,31 +96,13 @@ def lower(
         }
     for role, model in models.items():
         assert model.ir_version <= _HIGHEST_IR
-        if target.batch is not None:
-            for info in (*model.graph.input, *model.graph.output):
-                for dimension in info.type.tensor_type.shape.dim:
-                    if dimension.dim_param == BATCH:
-                        dimension.dim_value = target.batch
         name = "training_model" if role == "train_step" else role
-        artifacts[role] = (f"{name}.onnx", model.SerializeToString())
+        artifacts[role] = (f"{name}.onnx", serialized(model, target))
     return artifacts
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:
     return np.asarray(tensor.detach().numpy())
-
-
-def _check_operators(module: fx.GraphModule, target: Target, module_of: Callable[[str], str | None]) -> None:
-    missing = unsupported_operators(module)
-    if not missing:
-        return
-    path = module_of(missing[0])
-    where = f" (module {path!r})" if path else ""
-    raise UnsupportedOperatorError(
-        f"backend 'ort_training' cannot lower {missing[0]!r}{where} for target {target.name!r}"
-        + (f", nor {', '.join(missing[1:])}" if len(missing) > 1 else "")
-        + ". Replace it by operators of torch.nn in common use, or freeze the part of the model before it."
-    )
 
 
 def _check_state(gradients: GradientGraph, target: Target) -> None:

@@ -162,10 +162,11 @@ def available_runtime(runtime: str, progress: Progress | None = None) -> str:
     Raises:
         RuntimeUnavailableError: it cannot be had here; the text says why and what to do.
     """
-    module = _module(runtime)
+    _check_known(runtime)
     if runtime in ENVIRONMENTS:
         ensure(ENVIRONMENTS[runtime], progress)
-    version: str = module.available()
+        return ENVIRONMENTS[runtime].version
+    version: str = _module(runtime).available()
     return version
 
 

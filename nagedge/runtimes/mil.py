@@ -6,22 +6,17 @@ of the order in which they sum or of their speed: for that the runtime ``coreml`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import torch
 
+from nagedge.runtimes.function_sessions import FunctionInference, FunctionTraining, Run
 from nagedge.runtimes.mil_program import Program, coremltools_version, load_program
-from nagedge.runtimes.ml_program_sessions import (
-    ProgramInference,
-    ProgramTraining,
-    Run,
-    features,
-    named_results,
-)
+from nagedge.runtimes.ml_program_features import features, named_results
 from nagedge.runtimes.state import TrainingState, initial_state
+from nagedge.runtimes.torch_threads import torch_threads
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
@@ -46,16 +41,16 @@ def available() -> str:
 
 def open_training(
     bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
-) -> ProgramTraining:
+) -> FunctionTraining:
     """Load ``train_step.mlpackage``."""
     name, entry = bundle.target(target, role="train_step")
     program = load_program(bundle.file(entry.artifacts["train_step"]))
-    return ProgramTraining(bundle, name, _run(program, threads), state or initial_state(bundle))
+    return FunctionTraining(bundle, name, _run(program, threads), state or initial_state(bundle))
 
 
 def open_inference(
     bundle: Bundle, target: str | None = None, *, params: Arrays | None = None, threads: int = 1
-) -> ProgramInference:
+) -> FunctionInference:
     """Load ``infer.mlpackage``; ``params`` replaces constants of the same name.
 
     Raises:
@@ -63,7 +58,7 @@ def open_inference(
     """
     name, entry = bundle.target(target, role="infer")
     program = load_program(bundle.file(entry.artifacts["infer"]), replaced=params)
-    return ProgramInference(bundle, name, _run(program, threads))
+    return FunctionInference(bundle, name, _run(program, threads))
 
 
 def _run(program: Program, threads: int) -> Run:
@@ -71,19 +66,8 @@ def _run(program: Program, threads: int) -> Run:
 
     def run(fed: Arrays) -> dict[str, Array]:
         given = features(fed, program.names)
-        with _threads(threads):
+        with torch_threads(threads):
             results = program.run({name: given[name] for name in program.inputs if name in given})
         return named_results(results, program.names)
 
     return run
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with ``count`` threads inside; torch's setting is one for the whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

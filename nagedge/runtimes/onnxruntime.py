@@ -18,7 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nagedge.errors import BundleError
-from nagedge.runtimes.state import TrainingState, checked_batch, initial_state
+from nagedge.runtimes.state import (
+    TrainingState,
+    checked_batch,
+    initial_state,
+    losses_of,
+    named_state,
+    state_of,
+    step_inputs,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -164,9 +172,7 @@ class _OrtTraining:
     ) -> None:
         ort = import_onnxruntime()
         self._manifest, self._target, self._session = bundle.manifest, target, session
-        self._task_names = [task.name for task in bundle.manifest.tasks]
-        roles = {"params": state.params, "momentum": state.momentum, "buffers": state.buffers}
-        arrays = {f"{role}.{name}": value for role, values in roles.items() for name, value in values.items()}
+        arrays = named_state(state)
         # Copies: ONNX Runtime would otherwise write into the caller's arrays one step later.
         self._now = {k: ort.OrtValue.ortvalue_from_numpy(np.array(v, order="C")) for k, v in arrays.items()}
         self._next = {
@@ -174,7 +180,7 @@ class _OrtTraining:
         }
         self._losses = {
             name: ort.OrtValue.ortvalue_from_numpy(np.zeros((), np.float32))
-            for name in ["loss", *(f"loss.{task}" for task in self._task_names)]
+            for name in ["loss", *(f"loss.{task.name}" for task in bundle.manifest.tasks)]
         }
         self._inputs = {i.name for i in session.get_inputs()}
         # Two bindings that take turns, made once: binding hundreds of names would be a fifth of a small model's step.
@@ -190,17 +196,10 @@ class _OrtTraining:
         momentum: float,
         weight_decay: float,
     ) -> dict[str, float]:
-        checked, wanted, weight = checked_batch(
-            self._manifest, inputs, targets, sample_weight, target=self._target
-        )
-        fed: dict[str, npt.NDArray[Any]] = {
-            **checked,
-            **{f"target.{name}": value for name, value in wanted.items()},
-            "sample_weight": weight,
-            "lr": np.asarray(lr, np.float32),
-            "momentum": np.asarray(momentum, np.float32),
-            "weight_decay": np.asarray(weight_decay, np.float32),
-        }
+        fed = step_inputs(
+            self._manifest, inputs, targets, sample_weight, target=self._target,
+            lr=lr, momentum=momentum, weight_decay=weight_decay,
+        )  # fmt: skip
         binding = self._turns[0]
         for name, array in fed.items():
             if name in self._inputs:
@@ -208,8 +207,7 @@ class _OrtTraining:
         self._session.run_with_iobinding(binding)
         self._now, self._next = self._next, self._now
         self._turns.reverse()
-        losses = {name: float(value.numpy()) for name, value in self._losses.items()}
-        return {"loss": losses["loss"], **{task: losses[f"loss.{task}"] for task in self._task_names}}
+        return losses_of(self._manifest, {name: value.numpy() for name, value in self._losses.items()})
 
     def _bound(self, now: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
         """Return a binding that reads one copy of the state and writes the other."""
@@ -223,11 +221,7 @@ class _OrtTraining:
         return binding
 
     def state(self) -> TrainingState:
-        roles: dict[str, dict[str, npt.NDArray[Any]]] = {"params": {}, "momentum": {}, "buffers": {}}
-        for key, value in self._now.items():
-            role, _, name = key.partition(".")
-            roles[role][name] = np.array(value.numpy())
-        return TrainingState(**roles)
+        return state_of({name: value.numpy() for name, value in self._now.items()})
 
 
 class _OrtInference:

@@ -15,30 +15,20 @@ import numpy.typing as npt
 
 from nagedge.ort_checkpoint import OrtCheckpoint, read_checkpoint, write_checkpoint
 from nagedge.ort_checkpoint import with_state as checkpoint_with_state
-from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
+from nagedge.runtimes.isolation import ENVIRONMENTS
 from nagedge.runtimes.onnxruntime import with_parameters
-from nagedge.runtimes.state import TrainingState, checked_batch
+from nagedge.runtimes.state import TrainingState, checked_batch, losses_of, step_inputs
 from nagedge.runtimes.worker import FileSession
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
     from nagedge.manifest import TargetEntry
 
-__all__ = ["available", "open_inference", "open_training", "with_hyperparameters", "with_state"]
+__all__ = ["open_inference", "open_training", "with_hyperparameters", "with_state"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 _ENVIRONMENT = ENVIRONMENTS["ort_training"]
-
-
-def available() -> str:
-    """Return name and version of the runtime; its environment is made on first use.
-
-    Raises:
-        RuntimeUnavailableError: it cannot be made.
-    """
-    ensure(_ENVIRONMENT)
-    return _ENVIRONMENT.version
 
 
 def open_training(
@@ -105,7 +95,7 @@ class _OrtTrainingSession:
     def __init__(
         self, bundle: Bundle, name: str, entry: TargetEntry, state: TrainingState | None, threads: int
     ) -> None:
-        self._manifest = bundle.manifest.model_copy(update={"batch": bundle.manifest.batch_of(name)})
+        self._manifest, self._target = bundle.manifest, name
         files = {role: bundle.file(path) for role, path in entry.artifacts.items()}
         self._file = FileSession(_ENVIRONMENT, files["train_step"])
         checkpoint = files["checkpoint"]
@@ -145,16 +135,18 @@ class _OrtTrainingSession:
             )
             keys["optimizer"] = path.name
             self._constants = momentum, weight_decay
-        fed = self._fed(inputs, targets, sample_weight)
-        return self._losses(self._file.run("step", fed, **keys))
+        fed = step_inputs(self._manifest, inputs, targets, sample_weight, target=self._target)
+        return losses_of(self._manifest, self._file.run("step", fed, **keys))
 
     def evaluate(
         self, inputs: Arrays, targets: Arrays, sample_weight: npt.NDArray[Any] | None = None
     ) -> tuple[dict[str, float], dict[str, npt.NDArray[Any]]]:
         """Run the eval model on the present parameters; return the losses and the outputs by task."""
-        fed = self._fed(inputs, targets, sample_weight)
+        fed = step_inputs(self._manifest, inputs, targets, sample_weight, target=self._target)
         results = self._file.run("predict", fed)
-        return self._losses(results), {task.name: results[task.name] for task in self._manifest.tasks}
+        return losses_of(self._manifest, results), {
+            task.name: results[task.name] for task in self._manifest.tasks
+        }
 
     def state(self) -> TrainingState:
         """Return a copy of the state, read from the checkpoint that the runtime saves."""
@@ -162,24 +154,10 @@ class _OrtTrainingSession:
         saved = read_checkpoint((self._file.folder / "state").read_bytes())
         return TrainingState(_plain(saved.params), _plain(saved.momentum), _plain(saved.buffers))
 
-    def _fed(
-        self, inputs: Arrays, targets: Arrays, sample_weight: npt.NDArray[Any] | None
-    ) -> dict[str, npt.NDArray[Any]]:
-        checked, wanted, weight = checked_batch(self._manifest, inputs, targets, sample_weight)
-        return {
-            **checked,
-            **{f"target.{name}": value for name, value in wanted.items()},
-            "sample_weight": weight,
-        }
-
-    def _losses(self, results: Arrays) -> dict[str, float]:
-        by_task = {task.name: float(results[f"loss.{task.name}"]) for task in self._manifest.tasks}
-        return {"loss": float(results["loss"]), **by_task}
-
 
 class _OrtInferenceSession:
     def __init__(self, bundle: Bundle, name: str, model: Path, params: Arrays | None, threads: int) -> None:
-        self._manifest = bundle.manifest.model_copy(update={"batch": bundle.manifest.batch_of(name)})
+        self._manifest, self._target = bundle.manifest, name
         self._file = FileSession(_ENVIRONMENT, model)
         path = model
         if params:
@@ -189,7 +167,7 @@ class _OrtInferenceSession:
 
     def predict(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Return the outputs by task name."""
-        checked, _, _ = checked_batch(self._manifest, inputs, None, None)
+        checked, _, _ = checked_batch(self._manifest, inputs, None, None, target=self._target)
         return self._file.run("predict", checked)
 
 

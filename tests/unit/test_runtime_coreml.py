@@ -20,7 +20,7 @@ from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, ConfigurationError, DataError, RuntimeUnavailableError
 from nagedge.runtimes import coreml, open_inference, open_training
 from nagedge.runtimes.mil_program import load_program
-from nagedge.runtimes.ml_program_sessions import features, named_results
+from nagedge.runtimes.ml_program_features import features, named_results
 
 TARGET = "ios-arm64-coreml-fp32-train"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from models_for_tests import CASES, KIND, numpy_batch
+from runtime_harness import SETTINGS, Factory, arrays, assert_close, bundle_factory
 from torch import Tensor, nn
 
 from nagedge.backends import litert as backend
@@ -17,50 +18,15 @@ from nagedge.bundle import Bundle
 from nagedge.data.examples import Examples
 from nagedge.errors import BundleError, ConfigurationError, DataError, UnsupportedOperatorError
 from nagedge.export import export
-from nagedge.runtimes import TrainingState, litert, open_inference, open_training
+from nagedge.runtimes import litert, open_inference, open_training
 from nagedge.targets import Target, load_target
 
 TRAIN, INFER = "android-arm64-litert-fp32-train", "android-arm64-litert-fp32"
-SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
-Factory = Any
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Factory:
-    """Return ``name, targets, options -> Bundle``, each exported once."""
-    folder, made = tmp_path_factory.mktemp("bundles"), {}
-
-    def bundle(name: str, targets: Any = TRAIN, **options: Any) -> Bundle:
-        key = (name, str(targets), tuple(sorted(options.items())))
-        if key not in made:
-            case = CASES[name]()
-            made[key] = export(
-                case.model,
-                tasks=case.tasks,
-                example_input=case.example,
-                targets=targets,
-                out=folder / str(len(made)),
-                **options,
-            )
-        return made[key]
-
-    return bundle
-
-
-def arrays(state: TrainingState) -> dict[str, Any]:
-    return {
-        f"{role}.{k}": v
-        for role in ("params", "momentum", "buffers")
-        for k, v in getattr(state, role).items()
-    }
-
-
-def assert_close(
-    got: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-4, atol: float = 1e-6
-) -> None:
-    assert got.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_allclose(got[key], value, rtol=rtol, atol=atol, err_msg=key)
+    return bundle_factory(tmp_path_factory.mktemp("bundles"), TRAIN)
 
 
 @pytest.mark.parametrize(

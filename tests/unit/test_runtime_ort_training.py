@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +12,24 @@ import numpy as np
 import pytest
 import torch
 from models_for_tests import CASES, numpy_batch
+from runtime_harness import SETTINGS, Factory, arrays, assert_close, bundle_factory
 
 import nagedge
 from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, ConfigurationError, DataError, RuntimeUnavailableError
-from nagedge.export import export
 from nagedge.ort_checkpoint import read_checkpoint
-from nagedge.runtimes import TrainingState, open_inference, open_training
+from nagedge.runtimes import available_runtime, open_inference, open_training
 from nagedge.runtimes import ort_training as runtime
 from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
 from nagedge.runtimes.worker import Worker
 
 TARGET = "android-arm64-ort_training-fp32-train"
 STOCK = "any-any-onnxruntime-fp32-train"
-SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
-Factory = Callable[..., Bundle]
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Factory:
-    """Return ``name, options -> Bundle``, each exported once."""
-    folder, made = tmp_path_factory.mktemp("bundles"), {}
-
-    def bundle(name: str, **options: Any) -> Bundle:
-        key = (name, tuple(sorted(options.items())))
-        if key not in made:
-            case = CASES[name]()
-            made[key] = export(
-                case.model, tasks=case.tasks, example_input=case.example, targets=[TARGET, STOCK],
-                out=folder / str(len(made)), **options,
-            )  # fmt: skip
-        return made[key]
-
-    return bundle
-
-
-def arrays(state: TrainingState) -> dict[str, Any]:
-    roles = ("params", "momentum", "buffers")
-    return {f"{role}.{name}": array for role in roles for name, array in getattr(state, role).items()}
-
-
-def assert_close(
-    got: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-4, atol: float = 1e-5
-) -> None:
-    assert got.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_allclose(got[key], value, rtol=rtol, atol=atol, err_msg=key)
+    return bundle_factory(tmp_path_factory.mktemp("bundles"), [TARGET, STOCK])
 
 
 # --- the same steps as PyTorch --------------------------------------------------------------------------------------
@@ -107,8 +78,8 @@ def test_it_steps_as_torch_does_with_settings_that_change(bundles: Factory, name
             settings["momentum"] = 1e-9  # torch refuses Nesterov without momentum
         got, expected = (s.step(inputs, targets, weight, **settings) for s in (session, reference))
         assert list(got) == ["loss", *(task.name for task in bundle.manifest.tasks)]
-        assert_close(got, expected)
-        assert_close(arrays(session.state()), arrays(reference.state()))
+        assert_close(got, expected, atol=1e-5)
+        assert_close(arrays(session.state()), arrays(reference.state()), atol=1e-5)
     changed = arrays(session.state())
     assert all(not np.array_equal(before[key], changed[key]) for key in before)
 
@@ -190,26 +161,26 @@ def test_the_eval_model_gives_losses_and_outputs_of_the_learnt_parameters(
         assert np.array_equal(value, before[key]), f"evaluation changed {key}"
     learnt = session.state().params | session.state().buffers
     expected = open_inference(bundle, runtime="torch", params=learnt).predict(inputs)
-    assert_close(outputs, expected)
+    assert_close(outputs, expected, atol=1e-5)
     by_task = {}
     for task in bundle.manifest.tasks:
         output, target = torch.tensor(expected[task.name]), torch.tensor(targets[task.name])
         by_task[task.name] = float(nagedge.tasks.task_loss(task.spec(), output, target, torch.tensor(weight)))
     total = sum(task.weight * by_task[task.name] for task in bundle.manifest.tasks)
-    assert_close(losses, {"loss": total, **by_task})
+    assert_close(losses, {"loss": total, **by_task}, atol=1e-5)
 
 
 def test_inference_equals_torch_before_and_with_learnt_parameters(bundles: Factory) -> None:
     bundle = bundles("conv", batch_norm="train")
     inputs, targets = numpy_batch(bundle, 5)
     plain = open_inference(bundle, TARGET, runtime="ort_training").predict(inputs)
-    assert_close(plain, open_inference(bundle, runtime="torch").predict(inputs))
+    assert_close(plain, open_inference(bundle, runtime="torch").predict(inputs), atol=1e-5)
     session = open_training(bundle, TARGET, runtime="ort_training")
     for _ in range(5):
         session.step(inputs, targets, **SETTINGS)
     learnt = session.state().params | session.state().buffers
     new = open_inference(bundle, TARGET, runtime="ort_training", params=learnt).predict(inputs)
-    assert_close(new, open_inference(bundle, runtime="torch", params=learnt).predict(inputs))
+    assert_close(new, open_inference(bundle, runtime="torch", params=learnt).predict(inputs), atol=1e-5)
     assert max(np.abs(new[task] - plain[task]).max() for task in new) > 0.01
 
 
@@ -282,7 +253,7 @@ def test_a_client_of_the_stock_api_trains_saves_and_exports(bundles: Factory, tm
     for name, array in reference.state().momentum.items():
         np.testing.assert_allclose(saved.momentum[f"params.{name}"], array, rtol=1e-4, atol=1e-6)
     expected = open_inference(bundle, runtime="torch", params=reference.state().params).predict(inputs)
-    assert_close(dict(np.load(tmp_path / "outputs.npz")), expected)
+    assert_close(dict(np.load(tmp_path / "outputs.npz")), expected, atol=1e-5)
 
 
 def test_a_bundle_with_a_new_state_goes_on_from_it(bundles: Factory, tmp_path: Path) -> None:
@@ -308,7 +279,7 @@ def test_a_bundle_with_a_new_state_goes_on_from_it(bundles: Factory, tmp_path: P
     assert resumed.step(*batch, **SETTINGS) == session.step(*batch, **SETTINGS)
     outputs = open_inference(personal, TARGET, runtime="ort_training").predict(batch[0])
     learnt = state.params | state.buffers
-    assert_close(outputs, open_inference(bundle, runtime="torch", params=learnt).predict(batch[0]))
+    assert_close(outputs, open_inference(bundle, runtime="torch", params=learnt).predict(batch[0]), atol=1e-5)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -368,10 +339,13 @@ def test_without_its_environment_the_lane_says_what_to_do(
     monkeypatch.setenv("NAGEDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     monkeypatch.setenv("UV_OFFLINE", "1")
-    for action in (runtime.available, lambda: open_training(bundles("mlp"), TARGET, runtime="ort_training")):
+    for action in (
+        lambda: available_runtime("ort_training"),
+        lambda: open_training(bundles("mlp"), TARGET, runtime="ort_training"),
+    ):
         with pytest.raises(RuntimeUnavailableError, match="`nagedge doctor --make`"):
             action()
 
 
 def test_it_says_what_it_is() -> None:
-    assert runtime.available() == "onnxruntime-training-cpu 1.19.2"
+    assert available_runtime("ort_training") == "onnxruntime-training-cpu 1.19.2"

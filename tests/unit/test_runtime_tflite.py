@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from models_for_tests import CASES, numpy_batch
+from models_for_tests import numpy_batch
+from runtime_harness import SETTINGS, Factory, arrays, assert_close, bundle_factory
 
 from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, ConfigurationError, DataError, RuntimeUnavailableError
-from nagedge.export import export
-from nagedge.runtimes import TrainingState, open_inference, open_training
+from nagedge.runtimes import available_runtime, open_inference, open_training
 from nagedge.runtimes import tflite_runtime as runtime
 from nagedge.targets import Target
 
 TRAIN = Target("train", "linux", "arm64", "tflite_runtime", "fp32", 1e-3, 1e-5, 1e-4, 1e-5, train=True)
 INFER = Target("infer", "linux", "arm64", "tflite_runtime", "fp32", 1e-3, 1e-5, 1e-4, 1e-5)
-SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
-Factory = Callable[..., Bundle]
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Factory:
-    folder, made = tmp_path_factory.mktemp("bundles"), {}
-
-    def bundle(name: str, **options: Any) -> Bundle:
-        key = (name, tuple(sorted(options.items())))
-        if key not in made:
-            case = CASES[name]()
-            made[key] = export(
-                case.model, tasks=case.tasks, example_input=case.example, targets=[TRAIN, INFER],
-                out=folder / str(len(made)), **options,
-            )  # fmt: skip
-        return made[key]
-
-    return bundle
-
-
-def arrays(state: TrainingState) -> dict[str, Any]:
-    roles = ("params", "momentum", "buffers")
-    return {f"{role}.{name}": array for role in roles for name, array in getattr(state, role).items()}
-
-
-def assert_close(
-    got: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-4, atol: float = 1e-5
-) -> None:
-    assert got.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_allclose(got[key], value, rtol=rtol, atol=atol, err_msg=key)
+    return bundle_factory(tmp_path_factory.mktemp("bundles"), [TRAIN, INFER])
 
 
 @pytest.mark.parametrize(
@@ -69,8 +41,8 @@ def test_it_steps_as_torch_does(bundles: Factory, name: str, options: dict[str, 
         weight = np.random.default_rng(step).uniform(0.2, 2, (5, 3)[step % 2]).astype(np.float32)
         got, expected = (s.step(inputs, targets, weight, **SETTINGS) for s in (session, reference))
         assert list(got) == ["loss", *(task.name for task in bundle.manifest.tasks)]
-        assert_close(got, expected)
-        assert_close(arrays(session.state()), arrays(reference.state()))
+        assert_close(got, expected, atol=1e-5)
+        assert_close(arrays(session.state()), arrays(reference.state()), atol=1e-5)
     changed = arrays(session.state())
     assert all(not np.array_equal(before[key], changed[key]) for key in before)
 
@@ -93,7 +65,9 @@ def test_inference_equals_torch_at_two_batch_sizes(bundles: Factory, target: str
     session = runtime.open_inference(bundle, target)
     for size in (5, 2):
         inputs, _ = numpy_batch(bundle, size, seed=size)
-        assert_close(session.predict(inputs), open_inference(bundle, runtime="torch").predict(inputs))
+        assert_close(
+            session.predict(inputs), open_inference(bundle, runtime="torch").predict(inputs), atol=1e-5
+        )
 
 
 def test_a_training_file_predicts_with_learnt_parameters(bundles: Factory) -> None:
@@ -104,7 +78,7 @@ def test_a_training_file_predicts_with_learnt_parameters(bundles: Factory) -> No
         session.step(inputs, targets, **SETTINGS)
     learnt = session.state().params | session.state().buffers
     got = runtime.open_inference(bundle, "train", params=learnt).predict(inputs)
-    assert_close(got, open_inference(bundle, runtime="torch", params=learnt).predict(inputs))
+    assert_close(got, open_inference(bundle, runtime="torch", params=learnt).predict(inputs), atol=1e-5)
     plain = runtime.open_inference(bundle, "train").predict(inputs)
     assert max(np.abs(got[task] - plain[task]).max() for task in got) > 0.01
 
@@ -140,7 +114,10 @@ def test_without_its_environment_the_lane_says_what_to_do(
     monkeypatch.setenv("NAGEDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     monkeypatch.setenv("UV_OFFLINE", "1")
-    for action in (runtime.available, lambda: runtime.open_training(bundles("mlp"), "train")):
+    for action in (
+        lambda: available_runtime("tflite_runtime"),
+        lambda: runtime.open_training(bundles("mlp"), "train"),
+    ):
         with pytest.raises(
             RuntimeUnavailableError, match=r"tflite-runtime 2.14.0 .* `nagedge doctor --make`"
         ):
@@ -148,4 +125,4 @@ def test_without_its_environment_the_lane_says_what_to_do(
 
 
 def test_it_says_what_it_is() -> None:
-    assert runtime.available() == "tflite-runtime 2.14.0"
+    assert available_runtime("tflite_runtime") == "tflite-runtime 2.14.0"

@@ -11,46 +11,19 @@ import onnx
 import pytest
 import torch
 from models_for_tests import CASES, INFER, KIND, TRAIN, Case, exported, numpy_batch
+from runtime_harness import SETTINGS, Factory, arrays, assert_close, bundle_factory
 from torch import Tensor, nn
 
 from nagedge.bundle import Bundle
 from nagedge.errors import BundleError, ConfigurationError, DataError
 from nagedge.export import export
-from nagedge.runtimes import TrainingState, open_inference, open_training
+from nagedge.runtimes import open_inference, open_training
 from nagedge.targets import Target, load_target
-
-SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
-Factory = Any
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Factory:
-    """Return ``name, options -> Bundle``, each exported once."""
-    folder, made = tmp_path_factory.mktemp("bundles"), {}
-
-    def bundle(name: str, **options: Any) -> Bundle:
-        key = (name, tuple(sorted(options.items())))
-        if key not in made:
-            made[key] = exported(CASES[name](), folder / str(len(made)), **options)
-        return made[key]
-
-    return bundle
-
-
-def arrays(state: TrainingState) -> dict[str, Any]:
-    return {
-        f"{role}.{k}": v
-        for role in ("params", "momentum", "buffers")
-        for k, v in getattr(state, role).items()
-    }
-
-
-def assert_close(
-    got: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-4, atol: float = 1e-6
-) -> None:
-    assert got.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_allclose(got[key], value, rtol=rtol, atol=atol, err_msg=key)
+    return bundle_factory(tmp_path_factory.mktemp("bundles"), TRAIN)
 
 
 @pytest.mark.parametrize(

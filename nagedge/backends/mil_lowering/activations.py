@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, argument_of, dtype_of
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
+from nagedge.backends.traced import argument_of, dtype_of
 
 __all__ = ["RULES"]
 

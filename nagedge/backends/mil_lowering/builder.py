@@ -6,6 +6,7 @@ types and shapes. `Operator reference <https://apple.github.io/coremltools/sourc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,15 @@ import numpy.typing as npt
 import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from torch import fx
-from torch.utils._sympy.functions import FloatTrueDiv, FloorDiv, IntTrueDiv, Mod, PythonMod, ToFloat
 
 from nagedge.backends.mil_lowering.compression import Compression
 from nagedge.backends.mil_lowering.names import feature_name
 from nagedge.backends.mil_lowering.sdk import builder as mil_builder
+from nagedge.backends.size_arithmetic import FIX_BATCH, runs_of, step_of
+from nagedge.backends.traced import fake_of
 from nagedge.errors import UnsupportedOperatorError
 
-__all__ = ["ProgramBuilder", "Var", "argument_of", "dtype_of", "fake_of"]
+__all__ = ["ProgramBuilder", "Var"]
 
 Number = int | float | bool
 Var = Any
@@ -29,6 +31,7 @@ Var = Any
 
 _INT32 = np.iinfo(np.int32)
 _FLOAT16 = np.finfo(np.float16)
+_SIZE_OPERATORS = {"add": "add", "mul": "mul", "div": "real_div", "floor_div": "floor_div", "mod": "mod"}
 
 
 class ProgramBuilder:
@@ -248,18 +251,10 @@ class ProgramBuilder:
         resolved = self.sizes(sizes)
         if all(isinstance(s, int) for s in resolved):
             return [int(s) for s in resolved]
-        parts: list[Var] = []
-        run: list[int] = []
-        for s in resolved:
-            if isinstance(s, int):
-                run.append(s)
-                continue
-            if run:
-                parts.append(self.literal(run))
-                run = []
-            parts.append(self.expression(s, False))
-        if run:
-            parts.append(self.literal(run))
+        parts = [
+            self.literal(run) if isinstance(run, list) else self.expression(run, False)
+            for run in runs_of(resolved)
+        ]
         return parts[0] if len(parts) == 1 else self.add("concat", values=parts, axis=0, interleave=False)
 
     def expression(self, expression: sympy.Expr, is_float: bool) -> Var:
@@ -270,41 +265,20 @@ class ProgramBuilder:
         return self._sizes[key]
 
     def _compute(self, expression: sympy.Expr, is_float: bool) -> Var:
-        def fold(op: str, parts: Sequence[sympy.Expr], as_float: bool) -> Var:
-            result = self.expression(parts[0], as_float)
-            for part in parts[1:]:
-                result = self.add(op, x=result, y=self.expression(part, as_float))
-            return result
-
-        if isinstance(expression, (IntTrueDiv, FloatTrueDiv)):
-            return fold("real_div", expression.args, True)
-        if isinstance(expression, ToFloat):
-            return self.expression(expression.args[0], True)
-        if expression.is_number:
+        step = step_of(expression, is_float, remedy=f"{FIX_BATCH}, or in the target's file")
+        if step.kind == "number":
             if is_float:
                 return self.constant(np.asarray([float(expression)], self._numpy_float))
             return self.constant(np.asarray([int(expression)], np.int32))
-        if is_float and expression.is_integer:
-            return self.add("cast", x=self.expression(expression, False), dtype=self.float_type)
-        if isinstance(expression, sympy.Symbol):
+        if step.kind == "symbol":
             return self._symbol(expression)
-        if isinstance(expression, sympy.Add):
-            return fold("add", expression.args, is_float)
-        if isinstance(expression, sympy.Mul):
-            return fold("mul", expression.args, is_float)
-        if isinstance(expression, FloorDiv):
-            return fold("floor_div", expression.args, False)
-        if isinstance(expression, (Mod, PythonMod)):
-            return fold("mod", expression.args, False)
-        if isinstance(expression, sympy.Pow) and expression.exp == -1 and is_float:
-            return self.add(
-                "real_div", x=self.scalar(1.0, torch.float32), y=self.expression(expression.base, True)
-            )
-        if isinstance(expression, sympy.Pow) and expression.exp.is_Integer and int(expression.exp) > 1:
-            return fold("mul", [expression.base] * int(expression.exp), is_float)
-        raise UnsupportedOperatorError(
-            f"the model computes the size {expression} from its batch size, which has no lowering: fix the batch with "
-            "--batch N (batch=N in Python), or in the target's file."
+        parts = (self.expression(part, step.is_float) for part in step.parts)
+        if step.kind == "to float":
+            return self.add("cast", x=next(parts), dtype=self.float_type)
+        if step.kind == "reciprocal":
+            return self.add("real_div", x=self.scalar(1.0, torch.float32), y=next(parts))
+        return functools.reduce(
+            lambda left, right: self.add(_SIZE_OPERATORS[step.kind], x=left, y=right), parts
         )
 
     @property
@@ -327,19 +301,3 @@ def slice_defaults(rank: int) -> Mapping[str, list[Any]]:
 
 
 SLICE_DEFAULTS = {rank: slice_defaults(rank) for rank in range(1, 6)}
-
-
-def argument_of(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    """Return a node's argument, given by position or by name."""
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
-def fake_of(argument: Any) -> torch.Tensor:
-    """Return the shape and dtype of an fx argument's (first) result, as a fake tensor."""
-    value = argument.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
-
-
-def dtype_of(node: fx.Node) -> torch.dtype:
-    """Return the dtype of a node's (first) result."""
-    return fake_of(node).dtype

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, argument_of, dtype_of, fake_of
-from nagedge.backends.mil_lowering.operands import operands, short_name
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
+from nagedge.backends.mil_lowering.operands import operands
 from nagedge.backends.mil_lowering.structure import reshape
+from nagedge.backends.traced import argument_of, axes_of, dtype_of, fake_of, order_of, short_name
 
 __all__ = ["RULES"]
 
@@ -27,13 +28,8 @@ def _turned(argument: Any) -> tuple[Any, bool]:
     if isinstance(argument, fx.Node) and argument.op == "call_function":
         source = argument.args[0]
         rank = fake_of(argument).dim()
-        name = short_name(argument)
         last = [*range(rank - 2), rank - 1, rank - 2]
-        if name == "permute" and [d % rank for d in argument.args[1]] == last:  # type: ignore[union-attr,operator]
-            return source, True
-        if name == "t" and rank == 2:
-            return source, True
-        if name == "transpose" and {int(d) % rank for d in argument.args[1:3]} == {rank - 2, rank - 1}:  # type: ignore[arg-type]
+        if rank > 1 and short_name(argument) in {"permute", "transpose", "t"} and order_of(argument) == last:
             return source, True
     return argument, False
 
@@ -83,17 +79,9 @@ def is_constant(var: Var) -> bool:
 # --- reductions -------------------------------------------------------------------------------------------------
 
 
-def _axes_of(node: fx.Node) -> list[int]:
-    rank = fake_of(node.args[0]).dim()
-    given = argument_of(node, 1, "dim", None)
-    if given is None or given == []:
-        return list(range(rank))
-    return [int(a) % rank for a in ([given] if isinstance(given, int) else given)] if rank else []
-
-
 def _reduce(op: str) -> Rule:
     def rule(builder: ProgramBuilder, node: fx.Node) -> Var:
-        axes = _axes_of(node)
+        axes = axes_of(node)
         keep = bool(argument_of(node, 2, "keepdim", False))
         dtype = dtype_of(node)
         flags = dtype == torch.bool
@@ -109,7 +97,7 @@ def _any_all(op: str) -> Rule:
     def rule(builder: ProgramBuilder, node: fx.Node) -> Var:
         keep = bool(argument_of(node, 2, "keepdim", False))
         x = builder.cast_to(builder.tensor(node.args[0], torch.bool), "int32")
-        return builder.cast_to(builder.add(op, x=x, axes=_axes_of(node), keep_dims=keep), "bool")
+        return builder.cast_to(builder.add(op, x=x, axes=axes_of(node), keep_dims=keep), "bool")
 
     return rule
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from torch import fx
 
-from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, dtype_of, fake_of
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
 from nagedge.backends.mil_lowering.compute import is_constant
 from nagedge.backends.mil_lowering.structure import pad_constant, reshape, slice_axis
+from nagedge.backends.traced import dtype_of, fake_of
 
 __all__ = ["RULES", "dilated_kernel", "interleaved"]
 

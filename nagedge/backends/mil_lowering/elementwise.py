@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
-from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, argument_of, dtype_of
-from nagedge.backends.mil_lowering.operands import (
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
+from nagedge.backends.mil_lowering.operands import filled_value, materialized, operands, selected
+from nagedge.backends.traced import (
     FILLED,
+    argument_of,
+    compared_dtype,
+    dtype_of,
     fill_argument,
-    filled_value,
-    materialized,
-    operands,
-    selected,
-    short_name,
+    range_of,
 )
 
 __all__ = ["RULES"]
 
 Rule = Callable[[ProgramBuilder, fx.Node], Any]
-
-
-def _promoted(arguments: Sequence[Any]) -> torch.dtype:
-    """Return the dtype in which torch compares these operands."""
-    values = []
-    for argument in arguments:
-        value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
-        if isinstance(value, torch.SymInt):
-            value = 1
-        elif isinstance(value, torch.SymFloat):
-            value = 1.0
-        values.append(
-            torch.empty((1,) * value.dim(), dtype=value.dtype) if isinstance(value, torch.Tensor) else value
-        )
-    return torch.result_type(values[0], values[1])
 
 
 def _unary(op: str) -> Rule:
@@ -83,7 +68,7 @@ def _add_like(op: str, *, swapped: bool = False) -> Rule:
     def rule(builder: ProgramBuilder, node: fx.Node) -> Var:
         dtype = dtype_of(node)
         left, right = operands(builder, node, node.args[:2], dtype)
-        alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+        alpha = argument_of(node, 2, "alpha", 1)
         if swapped:
             left, right = right, left
         if alpha != 1:
@@ -95,7 +80,7 @@ def _add_like(op: str, *, swapped: bool = False) -> Rule:
 
 def _comparison(op: str) -> Rule:
     def rule(builder: ProgramBuilder, node: fx.Node) -> Var:
-        dtype = _promoted(node.args[:2])
+        dtype = compared_dtype(node.args[:2])
         if dtype == torch.bool:
             dtype = torch.int32
         left, right = operands(builder, node, node.args[:2], dtype)
@@ -242,7 +227,7 @@ def _filled(builder: ProgramBuilder, node: fx.Node) -> Var:
     dtype = dtype_of(node)
     sizes = list(node.meta["val"].shape)
     if value is None:
-        scalar = builder.tensor(fill_argument(node, short_name(node)), dtype)
+        scalar = builder.tensor(fill_argument(node), dtype)
         return materialized(builder, scalar, [], builder.sizes(sizes))
     if not sizes:
         return builder.scalar(value, dtype)
@@ -250,21 +235,8 @@ def _filled(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _arange(builder: ProgramBuilder, node: fx.Node) -> Var:
-    name = str(node.target)
-    start, step = 0, 1
-    arguments: list[Any] = list(node.args)
-    if "start" in name:
-        start, end = arguments[0], arguments[1]
-        step = arguments[2] if len(arguments) > 2 else 1
-    else:
-        end = arguments[0]
-    dtype = dtype_of(node)
-    return builder.add(
-        "range_1d",
-        start=builder.tensor(start, dtype),
-        end=builder.tensor(end, dtype),
-        step=builder.tensor(step, dtype),
-    )
+    start, end, step = (builder.tensor(bound, dtype_of(node)) for bound in range_of(node))
+    return builder.add("range_1d", start=start, end=end, step=step)
 
 
 RULES: dict[str, Rule] = {

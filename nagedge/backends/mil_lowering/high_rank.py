@@ -15,8 +15,8 @@ import torch
 from torch import fx
 
 from nagedge.backends.mil_lowering import activations, elementwise
-from nagedge.backends.mil_lowering.builder import argument_of, fake_of
-from nagedge.backends.mil_lowering.operands import filled_value, short_name
+from nagedge.backends.mil_lowering.operands import filled_value
+from nagedge.backends.traced import argument_of, axes_of, axis_of, fake_of, order_of, pads_of, short_name
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["MAX_RANK", "within_rank"]
@@ -153,9 +153,7 @@ class _Writer:
     def _reduction(self, node: fx.Node) -> fx.Node:
         argument: Any = node.args[0]
         shape = _shape(argument)
-        given = argument_of(node, 1, "dim", None)
-        listed = [given] if isinstance(given, int) else list(given or range(len(shape)))
-        reduced = {int(axis) % len(shape) for axis in listed}
+        reduced = set(axes_of(node))
         kinds = [axis in reduced for axis in range(len(shape))]
         groups = _groups(shape, kinds)
         merged = [math.prod(shape[i] for i in group) for group in groups]
@@ -169,7 +167,7 @@ class _Writer:
     def _along_one_axis(self, node: fx.Node) -> fx.Node:
         argument: Any = node.args[0]
         name = short_name(node)
-        axis = int(argument_of(node, 1, "dim", 0)) % len(_shape(argument))
+        axis = axis_of(node)
         value, around = self._around(argument, axis)
         rest = fx.map_arg(node.args[2:], lambda used: self._values[used])
         options = {key: value for key, value in node.kwargs.items() if key != "dim"}
@@ -182,14 +180,7 @@ class _Writer:
     def _permute(self, node: fx.Node) -> fx.Node:
         argument: Any = node.args[0]
         shape = _shape(argument)
-        rank = len(shape)
-        order = list(range(rank))
-        if short_name(node) == "permute":
-            order = [int(axis) % rank for axis in node.args[1]]  # type: ignore[union-attr,arg-type]
-        else:
-            a, b = (int(axis) % rank for axis in node.args[1:3])  # type: ignore[arg-type]
-            order[a], order[b] = order[b], order[a]
-        order = [axis for axis in order if not _is_one(shape[axis])]
+        order = [axis for axis in order_of(node) if not _is_one(shape[axis])]
         runs: list[list[int]] = []
         for axis in order:
             between = range(runs[-1][-1] + 1, axis) if runs and axis > runs[-1][-1] else None
@@ -248,12 +239,9 @@ class _Writer:
     def _pad(self, node: fx.Node) -> fx.Node:
         argument: Any = node.args[0]
         shape = _shape(argument)
-        pads: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
         filling = argument_of(node, 2, "value", 0)
         value = self._values[argument]
-        for i in range(len(pads) // 2):
-            axis = len(shape) - 1 - i
-            low, high = pads[2 * i], pads[2 * i + 1]
+        for axis, (low, high) in enumerate(pads_of(node)):
             if low or high:
                 around = [math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])]
                 shape[axis] = shape[axis] + low + high

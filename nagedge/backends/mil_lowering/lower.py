@@ -13,16 +13,16 @@ from typing import Any
 import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 
+from nagedge.backends import traced
 from nagedge.backends.mil_lowering import activations, compute, convolution, elementwise, pooling, structure
-from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, fake_of
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
 from nagedge.backends.mil_lowering.compression import Compression
 from nagedge.backends.mil_lowering.high_rank import within_rank
 from nagedge.backends.mil_lowering.names import feature_name
-from nagedge.backends.mil_lowering.operands import short_name
 from nagedge.backends.mil_lowering.sdk import import_coremltools, quiet
-from nagedge.errors import UnsupportedOperatorError
+from nagedge.backends.traced import fake_of, is_size, rule_of, short_name
+from nagedge.errors import UnsupportedOperatorError, first_line
 from nagedge.graphs.cleanup import is_getitem, operator_name
 from nagedge.specs import TensorSpec
 
@@ -84,11 +84,7 @@ class Lowered:
 
 def unsupported_operators(module: fx.GraphModule) -> list[str]:
     """Return the names of operators in ``module`` that have no lowering, each once, in graph order."""
-    missing: dict[str, None] = {}
-    for node in module.graph.nodes:
-        if node.op == "call_function" and not is_getitem(node) and _rule(node) is None and not _is_size(node):
-            missing[operator_name(node)] = None
-    return list(missing)
+    return traced.unsupported_operators(module, RULES)
 
 
 def lower_to_mil(
@@ -249,7 +245,7 @@ def _lower_nodes(builder: ProgramBuilder, module: fx.GraphModule) -> list[Any]:
             builder.values[node] = builder.tensor_constant(getattr(module, str(node.target)))
         elif node.op == "output":
             results = list(node.args[0])
-        elif node.op == "call_function" and not _is_size(node):
+        elif node.op == "call_function" and not is_size(node):
             if is_getitem(node):
                 builder.values[node] = builder.values[node.args[0]][node.args[1]]
             elif not _is_empty(builder, node):
@@ -258,15 +254,14 @@ def _lower_nodes(builder: ProgramBuilder, module: fx.GraphModule) -> list[Any]:
 
 
 def _lowered(builder: ProgramBuilder, node: fx.Node) -> Any:
-    rule = _rule(node)
+    rule = rule_of(node, RULES)
     assert rule is not None  # checked by lower_to_mil
     try:
         value = rule(builder, node)
     except (UnsupportedOperatorError, KeyboardInterrupt):
         raise
     except Exception as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise RefusedOperatorError(operator_name(node), text) from error
+        raise RefusedOperatorError(operator_name(node), first_line(error)) from error
     first = value[0] if isinstance(value, tuple) else value
     wanted = builder.sizes(fake_of(node).shape)
     for own, size in zip(first.shape, wanted, strict=True):
@@ -298,16 +293,3 @@ def _outputs(
         var.name = feature_name(name)
         named.append(var)
     return named
-
-
-def _rule(node: fx.Node) -> Rule | None:
-    target = node.target
-    if not isinstance(target, OpOverload) or target.namespace != "aten":
-        return None
-    return RULES.get(target.overloadpacket.__name__)
-
-
-def _is_size(node: fx.Node) -> bool:
-    """Whether a node computes a size or another Python number; those are lowered where they are used."""
-    value = node.meta.get("val")
-    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))

@@ -11,27 +11,18 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
-from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, dtype_of
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
+from nagedge.backends.traced import FILLED, as_stored, dtype_of, fill_argument, short_name
 
-__all__ = ["FILLED", "fill_argument", "filled_value", "materialized", "operands", "selected", "short_name"]
+__all__ = ["filled_value", "materialized", "operands", "selected"]
 
 Number = int | float | bool
 
-FILLED = {
-    "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_full", "empty",
-}  # fmt: skip
 _KEEPS_VALUE = {
     "expand", "view", "reshape", "unsqueeze", "_unsafe_view", "permute", "transpose", "squeeze", "slice", "select",
     "clone", "_to_copy",
 }  # fmt: skip
-
-
-def short_name(node: fx.Node) -> str:
-    """Return ``"add"`` for ``aten.add.Tensor``."""
-    target = node.target
-    return target.overloadpacket.__name__ if isinstance(target, OpOverload) else str(target)
 
 
 def filled_value(argument: Any) -> Number | None:
@@ -40,13 +31,13 @@ def filled_value(argument: Any) -> Number | None:
     while isinstance(argument, fx.Node) and argument.op == "call_function":
         name = short_name(argument)
         if name in FILLED:
-            value = fill_argument(argument, name)
+            value = fill_argument(argument)
             if isinstance(value, fx.Node):
                 return None
             casts.append(dtype_of(argument))
             number: Number = value
             for dtype in reversed(casts):
-                number = _as_stored(number, dtype)
+                number = as_stored(number, dtype)
             return number
         if name not in _KEEPS_VALUE:
             return None
@@ -54,22 +45,6 @@ def filled_value(argument: Any) -> Number | None:
             casts.append(dtype_of(argument))
         argument = argument.args[0]
     return argument if isinstance(argument, (int, float, bool)) else None
-
-
-def fill_argument(node: fx.Node, name: str) -> Any:
-    """Return the number, or the node that computes it, with which the operator ``name`` fills a tensor."""
-    if "zeros" in name or name == "empty":  # a graph has no uninitialised memory
-        return 0
-    if "ones" in name:
-        return 1
-    return node.args[{"full": 1, "full_like": 1, "new_full": 2}.get(name, 0)]
-
-
-def _as_stored(value: Number, dtype: torch.dtype) -> Number:
-    """Return the number that a tensor of ``dtype`` filled with ``value`` holds."""
-    if dtype == torch.bool:
-        return bool(value)
-    return float(value) if dtype.is_floating_point else int(value)
 
 
 def _unexpanded(argument: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nagedge.backends.mil_lowering.lower import Lowered
 from nagedge.backends.mil_lowering.sdk import import_coremltools, quiet
-from nagedge.errors import UnsupportedOperatorError
+from nagedge.errors import UnsupportedOperatorError, first_line
 
 __all__ = ["LARGEST_BATCH", "PASSES", "package"]
 
@@ -55,9 +55,9 @@ def package(lowered: Lowered, *, opset: int, metadata: Mapping[str, str]) -> dic
             )
             spec = model.get_spec()
         except Exception as error:
-            text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise UnsupportedOperatorError(
-                f"coremltools {coremltools.__version__} cannot write the program: {text}. Choose an onnxruntime target."
+                f"coremltools {coremltools.__version__} cannot write the program: {first_line(error)}. "
+                "Choose an onnxruntime target."
             ) from error
     names = [feature.name for feature in spec.description.output]
     assert names == list(lowered.outputs), f"coremltools renamed the outputs {lowered.outputs} to {names}"

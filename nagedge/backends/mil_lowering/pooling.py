@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, argument_of, fake_of
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
 from nagedge.backends.mil_lowering.structure import pad_constant, slice_axis
+from nagedge.backends.traced import argument_of, fake_of
 
 __all__ = ["RULES"]
 

@@ -10,17 +10,22 @@ import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from torch import fx
 
-from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var, argument_of, dtype_of, fake_of
+from nagedge.backends.mil_lowering.builder import ProgramBuilder, Var
 from nagedge.backends.mil_lowering.operands import filled_value, materialized
+from nagedge.backends.traced import (
+    argument_of,
+    axis_of,
+    dtype_of,
+    order_of,
+    pads_of,
+    rank_of,
+    squeezed_axes,
+)
 
 __all__ = ["RULES", "concat", "pad_constant", "reshape", "slice_axis", "transpose"]
 
 Rule = Callable[[ProgramBuilder, fx.Node], Any]
 _END = 2**62
-
-
-def _rank(argument: Any) -> int:
-    return fake_of(argument).dim()
 
 
 def reshape(builder: ProgramBuilder, var: Var, sizes: Sequence[Any]) -> Var:
@@ -96,19 +101,7 @@ def _view(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _permute(builder: ProgramBuilder, node: fx.Node) -> Var:
-    rank = _rank(node.args[0])
-    order: Any = node.args[1]
-    return transpose(builder, builder.tensor(node.args[0]), [int(d) % rank for d in order])
-
-
-def _transpose(builder: ProgramBuilder, node: fx.Node) -> Var:
-    rank = _rank(node.args[0])
-    order = list(range(rank))
-    if rank < 2:
-        return builder.tensor(node.args[0])
-    a, b = (0, 1) if len(node.args) == 1 else (int(node.args[1]) % rank, int(node.args[2]) % rank)  # type: ignore[arg-type]
-    order[a], order[b] = order[b], order[a]
-    return transpose(builder, builder.tensor(node.args[0]), order)
+    return transpose(builder, builder.tensor(node.args[0]), order_of(node))
 
 
 def _expand(builder: ProgramBuilder, node: fx.Node) -> Var:
@@ -122,7 +115,7 @@ def _expand(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _unsqueeze(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(node.args[1]) % (_rank(node.args[0]) + 1)  # type: ignore[arg-type]
+    axis = int(node.args[1]) % (rank_of(node.args[0]) + 1)  # type: ignore[arg-type]
     var = builder.tensor(node.args[0])
     if not var.rank:
         return builder.add("reshape", x=var, shape=[1])
@@ -130,20 +123,13 @@ def _unsqueeze(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _squeeze(builder: ProgramBuilder, node: fx.Node) -> Var:
-    source = fake_of(node.args[0])
-    if len(node.args) > 1:
-        given: Any = node.args[1]
-        listed = given if isinstance(given, (list, tuple)) else [given]
-        axes = [int(a) % max(source.dim(), 1) for a in listed]
-    else:
-        axes = list(range(source.dim()))
-    axes = [a for a in axes if source.dim() and isinstance(source.shape[a], int) and source.shape[a] == 1]
+    axes = squeezed_axes(node)
     var = builder.tensor(node.args[0])
     return builder.add("squeeze", x=var, axes=axes) if axes else var
 
 
 def _slice(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node)
     var = builder.tensor(node.args[0])
     size = builder.shape_of(node.args[0])[axis]
     start, stop = (
@@ -171,7 +157,7 @@ def _place(builder: ProgramBuilder, given: Any, size: int | sympy.Expr) -> int |
 
 
 def _select(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     var = builder.tensor(node.args[0])
     size = builder.shape_of(node.args[0])[axis]
     index = builder.size(node.args[2])
@@ -196,7 +182,7 @@ def _cat(builder: ProgramBuilder, node: fx.Node) -> Var:
     dtype = dtype_of(node)
     axis = int(argument_of(node, 1, "dim", 0)) % node.meta["val"].dim()
     # torch ignores legacy empty tensors of shape [0] in a concatenation; MIL has no empty tensors
-    parts = [a for a in node.args[0] if builder.shape_of(a)[axis if _rank(a) > 1 else 0] != 0]  # type: ignore[union-attr]
+    parts = [a for a in node.args[0] if builder.shape_of(a)[axis if rank_of(a) > 1 else 0] != 0]  # type: ignore[union-attr]
     return concat(builder, [builder.tensor(a, dtype) for a in parts], axis)
 
 
@@ -207,7 +193,7 @@ def _stack(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 
 def _split(builder: ProgramBuilder, node: fx.Node) -> tuple[Var, ...]:
-    axis = int(argument_of(node, 2, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node, 2)
     sizes = [builder.size(value.shape[axis]) for value in node.meta["val"]]
     var = builder.tensor(node.args[0])
     if len(sizes) == 1:
@@ -226,29 +212,26 @@ def _split(builder: ProgramBuilder, node: fx.Node) -> tuple[Var, ...]:
 
 
 def _unbind(builder: ProgramBuilder, node: fx.Node) -> tuple[Var, ...]:
-    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node)
     var = builder.tensor(node.args[0])
     return tuple(_entry(builder, var, axis, i) for i in range(len(node.meta["val"])))
 
 
 def _pad(builder: ProgramBuilder, node: fx.Node) -> Var:
-    pads: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
+    pads = pads_of(node)
     value = argument_of(node, 2, "value", 0)
-    rank = _rank(node.args[0])
     var = builder.tensor(node.args[0])
-    begin, end = [0] * rank, [0] * rank
-    for i in range(len(pads) // 2):
-        begin[rank - 1 - i], end[rank - 1 - i] = pads[2 * i], pads[2 * i + 1]
     shape = builder.shape_of(node.args[0])
-    for axis in range(rank):
-        if begin[axis] < 0 or end[axis] < 0:
-            stop = shape[axis] + end[axis] if end[axis] < 0 else None
-            var = slice_axis(builder, var, axis, max(0, -begin[axis]), stop)
-    return pad_constant(builder, var, [max(0, p) for p in begin], [max(0, p) for p in end], value)
+    for axis, (before, behind) in enumerate(pads):
+        if before < 0 or behind < 0:
+            stop = shape[axis] + behind if behind < 0 else None
+            var = slice_axis(builder, var, axis, max(0, -before), stop)
+    begin, end = [max(0, before) for before, _ in pads], [max(0, behind) for _, behind in pads]
+    return pad_constant(builder, var, begin, end, value)
 
 
 def _flip(builder: ProgramBuilder, node: fx.Node) -> Var:
-    rank = _rank(node.args[0])
+    rank = rank_of(node.args[0])
     axes = [int(a) % rank for a in node.args[1]]  # type: ignore[union-attr,arg-type]
     return builder.add("reverse", x=builder.tensor(node.args[0]), axes=axes)
 
@@ -265,7 +248,7 @@ def _gathered(builder: ProgramBuilder, op: str, x: Var, indices: Var, axis: int)
 
 
 def _index_select(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     return _gathered(
         builder,
         "gather",
@@ -286,7 +269,7 @@ def _from_front(builder: ProgramBuilder, indices: Any, source: Any, axis: int) -
 
 
 def _gather(builder: ProgramBuilder, node: fx.Node) -> Var:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     x, indices = builder.tensor(node.args[0]), _from_front(builder, node.args[2], node.args[0], axis)
     wanted = builder.shape_of(node)
     for i, (own, size) in enumerate(zip(builder.shape_of(node.args[0]), wanted, strict=True)):
@@ -304,7 +287,7 @@ def _embedding(builder: ProgramBuilder, node: fx.Node) -> Var:
 def _repeat(builder: ProgramBuilder, node: fx.Node) -> Var:
     repeats: list[Any] = list(node.args[1])  # type: ignore[arg-type]
     var = builder.tensor(node.args[0])
-    missing = len(repeats) - _rank(node.args[0])
+    missing = len(repeats) - rank_of(node.args[0])
     if missing:
         var = reshape(builder, var, [*[1] * missing, *builder.shape_of(node.args[0])])
     return builder.add("tile", x=var, reps=builder.vector(repeats))
@@ -312,7 +295,7 @@ def _repeat(builder: ProgramBuilder, node: fx.Node) -> Var:
 
 RULES: dict[str, Rule] = {
     "view": _view, "reshape": _view, "_unsafe_view": _view, "_reshape_copy": _view, "view_copy": _view,
-    "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "unsqueeze": _unsqueeze,
+    "permute": _permute, "transpose": _permute, "t": _permute, "expand": _expand, "unsqueeze": _unsqueeze,
     "squeeze": _squeeze, "slice": _slice, "select": _select, "cat": _cat, "stack": _stack, "split": _split,
     "split_with_sizes": _split, "unbind": _unbind, "constant_pad_nd": _pad, "flip": _flip,
     "index_select": _index_select, "gather": _gather, "embedding": _embedding, "repeat": _repeat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,11 @@ import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx
-from torch.utils._sympy.functions import FloatTrueDiv, FloorDiv, IntTrueDiv, Mod, PythonMod, ToFloat
 
-from nagedge.errors import UnsupportedOperatorError
+from nagedge.backends.size_arithmetic import runs_of, step_of
+from nagedge.backends.traced import dtype_of
 
-__all__ = ["DTYPES", "GraphBuilder", "Number", "Value", "argument_of", "dtype_of", "fake_of"]
+__all__ = ["DTYPES", "GraphBuilder", "Number", "Value"]
 
 Number = int | float | bool
 Value = str | tuple[str, ...]
@@ -32,6 +33,8 @@ DTYPES: dict[torch.dtype, int] = {
     torch.uint8: TensorProto.UINT8,
     torch.bool: TensorProto.BOOL,
 }
+
+_SIZE_OPERATORS = {"add": "Add", "mul": "Mul", "div": "Div", "floor_div": "Div", "mod": "Mod"}
 
 
 class GraphBuilder:
@@ -143,18 +146,10 @@ class GraphBuilder:
         resolved = [self.size(s) for s in sizes]
         if all(isinstance(s, int) for s in resolved):
             return self.ints([int(s) for s in resolved])
-        parts: list[str] = []
-        run: list[int] = []
-        for s in resolved:
-            if isinstance(s, int):
-                run.append(s)
-                continue
-            if run:
-                parts.append(self.ints(run))
-                run = []
-            parts.append(self.expression(s, False))
-        if run:
-            parts.append(self.ints(run))
+        parts = [
+            self.ints(run) if isinstance(run, list) else self.expression(run, False)
+            for run in runs_of(resolved)
+        ]
         return parts[0] if len(parts) == 1 else self.add("Concat", parts, axis=0)
 
     def expression(self, expression: sympy.Expr, is_float: bool) -> str:
@@ -165,56 +160,19 @@ class GraphBuilder:
         return self._sizes[key]
 
     def _compute(self, expression: sympy.Expr, is_float: bool) -> str:
-        def fold(op: str, parts: Sequence[sympy.Expr], as_float: bool) -> str:
-            result = self.expression(parts[0], as_float)
-            for part in parts[1:]:
-                result = self.add(op, [result, self.expression(part, as_float)])
-            return result
-
-        if isinstance(expression, (IntTrueDiv, FloatTrueDiv)):
-            return fold("Div", expression.args, True)
-        if isinstance(expression, ToFloat):
-            return self.expression(expression.args[0], True)
-        if expression.is_number:
-            return self.constant(
-                np.asarray([float(expression)], np.float32)
-                if is_float
-                else np.asarray([int(expression)], np.int64)
+        step = step_of(expression, is_float)
+        if step.kind == "number":
+            return (
+                self.constant([float(expression)], np.float32) if is_float else self.ints([int(expression)])
             )
-        if is_float and expression.is_integer:
-            return self.cast(self.expression(expression, False), torch.float32)
-        if isinstance(expression, sympy.Symbol):
+        if step.kind == "symbol":
             name, axis = self._symbols[expression]
             return self.add("Shape", [name], start=axis, end=axis + 1)
-        if isinstance(expression, sympy.Add):
-            return fold("Add", expression.args, is_float)
-        if isinstance(expression, sympy.Mul):
-            return fold("Mul", expression.args, is_float)
-        if isinstance(expression, FloorDiv):
-            return fold("Div", expression.args, False)
-        if isinstance(expression, (Mod, PythonMod)):
-            return fold("Mod", expression.args, False)
-        if isinstance(expression, sympy.Pow) and expression.exp == -1 and is_float:
-            return self.add("Reciprocal", [self.expression(expression.base, True)])
-        if isinstance(expression, sympy.Pow) and expression.exp.is_Integer and int(expression.exp) > 1:
-            return fold("Mul", [expression.base] * int(expression.exp), is_float)
-        raise UnsupportedOperatorError(
-            f"the model computes the size {expression} from its batch size, which has no lowering: fix the batch with "
-            "--batch N (batch=N in Python)."
+        parts = (self.expression(part, step.is_float) for part in step.parts)
+        if step.kind == "to float":
+            return self.cast(next(parts), torch.float32)
+        if step.kind == "reciprocal":
+            return self.add("Reciprocal", [next(parts)])
+        return functools.reduce(
+            lambda left, right: self.add(_SIZE_OPERATORS[step.kind], [left, right]), parts
         )
-
-
-def argument_of(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    """Return a node's argument, given by position or by name."""
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
-def fake_of(argument: Any) -> torch.Tensor:
-    """Return the shape and dtype of an fx argument's (first) result, as a fake tensor."""
-    value = argument.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
-
-
-def dtype_of(node: fx.Node) -> torch.dtype:
-    """Return the dtype of a node's (first) result."""
-    return fake_of(node).dtype

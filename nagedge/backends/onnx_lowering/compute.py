@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from nagedge.backends.onnx_lowering.builder import GraphBuilder, argument_of, dtype_of, fake_of
-from nagedge.backends.onnx_lowering.elementwise import short_name
+from nagedge.backends.onnx_lowering.builder import GraphBuilder
+from nagedge.backends.traced import argument_of, axes_of, dtype_of, fake_of, short_name
 
 __all__ = ["RULES"]
 
@@ -178,13 +178,9 @@ def _avg_pool(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _reduce(op: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> str:
-        rank = fake_of(node.args[0]).dim()
-        axes = argument_of(node, 1, "dim", None)
+        axes = axes_of(node)
         keep = bool(argument_of(node, 2, "keepdim", False))
         x = builder.tensor(node.args[0], dtype_of(node))
-        if axes is None or axes == []:
-            axes = list(range(rank))
-        axes = [int(a) % rank for a in ([axes] if isinstance(axes, int) else axes)] if rank else []
         if not axes:
             return x
         return builder.add(op, [x, builder.ints(axes)], keepdims=int(keep))
@@ -194,12 +190,9 @@ def _reduce(op: str) -> Rule:
 
 def _any_all(op: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> str:
-        rank = fake_of(node.args[0]).dim()
-        axes = argument_of(node, 1, "dim", None)
         keep = bool(argument_of(node, 2, "keepdim", False))
         x = builder.cast(builder.tensor(node.args[0], torch.bool), torch.int32)
-        listed = list(range(rank)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
-        reduced = builder.add(op, [x, builder.ints([int(a) % rank for a in listed])], keepdims=int(keep))
+        reduced = builder.add(op, [x, builder.ints(axes_of(node))], keepdims=int(keep))
         return builder.cast(reduced, torch.bool)
 
     return rule

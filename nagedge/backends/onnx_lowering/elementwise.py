@@ -8,17 +8,23 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
-from nagedge.backends.onnx_lowering.builder import GraphBuilder, Number, argument_of, dtype_of
+from nagedge.backends.onnx_lowering.builder import GraphBuilder, Number
+from nagedge.backends.traced import (
+    FILLED,
+    argument_of,
+    as_stored,
+    compared_dtype,
+    dtype_of,
+    fill_argument,
+    range_of,
+    short_name,
+)
 
 __all__ = ["RULES", "filled_value"]
 
 Rule = Callable[[GraphBuilder, fx.Node], Any]
 
-_FILLED = {
-    "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_full", "empty",
-}  # fmt: skip
 _KEEPS_VALUE = {
     "expand",
     "view",
@@ -32,36 +38,17 @@ _KEEPS_VALUE = {
 }
 
 
-def short_name(node: fx.Node) -> str:
-    """Return ``"add"`` for ``aten.add.Tensor``."""
-    target = node.target
-    return target.overloadpacket.__name__ if isinstance(target, OpOverload) else str(target)
-
-
 def filled_value(argument: Any) -> Number | None:
     """Return the number that every element of an fx argument has, or None when that is not known."""
     while isinstance(argument, fx.Node) and argument.op == "call_function":
         name = short_name(argument)
-        if name in _FILLED:
-            if "zeros" in name or name == "empty":  # a graph has no uninitialised memory
-                return 0
-            if "ones" in name:
-                return 1
-            value = argument.args[{"full": 1, "full_like": 1, "new_full": 2}.get(name, 0)]
-            if isinstance(value, fx.Node):
-                return None
-            return _as_stored(value, dtype_of(argument))  # type: ignore[arg-type]
+        if name in FILLED:
+            value = fill_argument(argument)
+            return None if isinstance(value, fx.Node) else as_stored(value, dtype_of(argument))
         if name not in _KEEPS_VALUE:
             return None
         argument = argument.args[0]
     return argument if isinstance(argument, (int, float, bool)) else None
-
-
-def _as_stored(value: Number, dtype: torch.dtype) -> Number:
-    """Return the number that a tensor of ``dtype`` filled with ``value`` holds."""
-    if dtype == torch.bool:
-        return bool(value)
-    return value if dtype.is_floating_point else int(value)
 
 
 def operands(
@@ -89,21 +76,6 @@ def operands(
 def _shape(argument: Any) -> tuple[str, ...] | None:
     value = argument.meta.get("val") if isinstance(argument, fx.Node) else None
     return tuple(str(s) for s in value.shape) if isinstance(value, torch.Tensor) else None
-
-
-def _promoted(arguments: list[Any]) -> torch.dtype:
-    """Return the dtype in which torch compares these operands."""
-    values = []
-    for argument in arguments:
-        value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
-        if isinstance(value, torch.SymInt):
-            value = 1
-        elif isinstance(value, torch.SymFloat):
-            value = 1.0
-        values.append(
-            torch.empty((1,) * value.dim(), dtype=value.dtype) if isinstance(value, torch.Tensor) else value
-        )
-    return torch.result_type(values[0], values[1])
 
 
 def _unary(op: str) -> Rule:
@@ -155,7 +127,7 @@ def _add_like(op: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> str:
         dtype = dtype_of(node)
         left, right = operands(builder, node, list(node.args[:2]), dtype)
-        alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+        alpha = argument_of(node, 2, "alpha", 1)
         if alpha != 1:
             right = builder.add("Mul", [right, builder.tensor(alpha, dtype)])
         return builder.add(_OF_FLAGS[op] if dtype == torch.bool else op, [left, right])
@@ -166,7 +138,7 @@ def _add_like(op: str) -> Rule:
 def _rsub(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
     left, right = operands(builder, node, list(node.args[:2]), dtype)
-    alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+    alpha = argument_of(node, 2, "alpha", 1)
     if alpha != 1:
         left = builder.add("Mul", [left, builder.tensor(alpha, dtype)])
     return builder.add("Sub", [right, left])
@@ -174,7 +146,7 @@ def _rsub(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _comparison(op: str, *, negate: bool = False) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> str:
-        dtype = _promoted(list(node.args[:2]))
+        dtype = compared_dtype(node.args[:2])
         if dtype == torch.bool and op != "Equal":
             dtype = torch.int32
         result = builder.add(op, operands(builder, node, list(node.args[:2]), dtype))
@@ -337,24 +309,13 @@ def _identity(builder: GraphBuilder, node: fx.Node) -> str:
 def _filled(builder: GraphBuilder, node: fx.Node) -> str:
     value = filled_value(node)
     dtype = dtype_of(node)
-    if value is None:
-        index = {"full": 1, "full_like": 1, "new_full": 2}.get(short_name(node), 0)
-        scalar = builder.tensor(node.args[index], dtype)
-    else:
-        scalar = builder.scalar(value, dtype)
+    scalar = builder.tensor(fill_argument(node), dtype) if value is None else builder.scalar(value, dtype)
     sizes = list(node.meta["val"].shape)
     return builder.add("Expand", [scalar, builder.shape(sizes)]) if sizes else scalar
 
 
 def _arange(builder: GraphBuilder, node: fx.Node) -> str:
-    name = str(node.target)
-    start, step = 0, 1
-    arguments: list[Any] = list(node.args)
-    if "start" in name:
-        start, end = arguments[0], arguments[1]
-        step = arguments[2] if len(arguments) > 2 else 1
-    else:
-        end = arguments[0]
+    start, end, step = range_of(node)
     dtype = dtype_of(node)
     if not any(isinstance(a, fx.Node) for a in (start, end, step)):
         return builder.constant(torch.arange(start, end, step, dtype=dtype).numpy())
@@ -444,7 +405,7 @@ RULES: dict[str, Rule] = {
     "rsqrt": _rsqrt, "log1p": _log1p, "expm1": _expm1, "clamp": _clamp, "clamp_min": _clamp_one_side("Max"),
     "clamp_max": _clamp_one_side("Min"), "where": _where, "masked_fill": _masked_fill, "_to_copy": _cast,
     "clone": _identity, "alias": _identity, "detach": _identity, "lift_fresh_copy": _identity, "contiguous": _identity,
-    **dict.fromkeys(sorted(_FILLED), _filled),
+    **dict.fromkeys(sorted(FILLED), _filled),
     "arange": _arange, "hardsigmoid": _hardsigmoid, "elu": _elu, "leaky_relu": _leaky_relu, "softplus": _softplus,
     "remainder": _remainder, "fmod": _fmod,
 }  # fmt: skip

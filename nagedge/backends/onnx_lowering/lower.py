@@ -13,12 +13,13 @@ import onnx
 import torch
 from onnx import helper
 from torch import Tensor, fx
-from torch._ops import OpOverload
 
+from nagedge.backends import traced
 from nagedge.backends.onnx_lowering import compute, elementwise, structure
 from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder
+from nagedge.backends.traced import is_size, rule_of
 from nagedge.errors import UnsupportedOperatorError
-from nagedge.graphs.cleanup import is_getitem, operator_name
+from nagedge.graphs.cleanup import is_getitem
 from nagedge.specs import TensorSpec
 
 __all__ = ["lower_to_onnx", "unsupported_operators"]
@@ -31,11 +32,7 @@ _IR_VERSION_OF_OPSET = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
 
 def unsupported_operators(module: fx.GraphModule) -> list[str]:
     """Return the names of operators in ``module`` that have no ONNX lowering, each once, in graph order."""
-    missing: dict[str, None] = {}
-    for node in module.graph.nodes:
-        if node.op == "call_function" and not is_getitem(node) and _rule(node) is None and not _is_size(node):
-            missing[operator_name(node)] = None
-    return list(missing)
+    return traced.unsupported_operators(module, RULES)
 
 
 def lower_to_onnx(
@@ -82,11 +79,11 @@ def lower_to_onnx(
             builder.initializer(constant, tensor.detach().numpy())
     results: list[Any] = []
     for node in module.graph.nodes:
-        if node.op == "call_function" and not _is_size(node):
+        if node.op == "call_function" and not is_size(node):
             if is_getitem(node):
                 builder.values[node] = builder.values[node.args[0]][node.args[1]]
                 continue
-            rule = _rule(node)
+            rule = rule_of(node, RULES)
             assert rule is not None  # checked above
             builder.values[node] = rule(builder, node)
         elif node.op == "get_attr":  # a constant that a decomposition made
@@ -115,19 +112,6 @@ def _used(builder: GraphBuilder, outputs: set[str]) -> tuple[list[onnx.NodeProto
             read.update(node.input)
             nodes.append(node)
     return nodes[::-1], [tensor for tensor in builder.initializers if tensor.name in read]
-
-
-def _rule(node: fx.Node) -> Any:
-    target = node.target
-    if not isinstance(target, OpOverload) or target.namespace != "aten":
-        return None
-    return RULES.get(target.overloadpacket.__name__)
-
-
-def _is_size(node: fx.Node) -> bool:
-    """Whether a node computes a size or another Python number; those are lowered where they are used."""
-    value = node.meta.get("val")
-    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
 
 
 def _onnx_dtype(name: str) -> int:

@@ -10,17 +10,23 @@ import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from torch import fx
 
-from nagedge.backends.onnx_lowering.builder import GraphBuilder, argument_of, dtype_of, fake_of
+from nagedge.backends.onnx_lowering.builder import GraphBuilder
+from nagedge.backends.traced import (
+    argument_of,
+    axis_of,
+    dtype_of,
+    fake_of,
+    order_of,
+    pads_of,
+    rank_of,
+    squeezed_axes,
+)
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES"]
 
 Rule = Callable[[GraphBuilder, fx.Node], Any]
 _END = np.iinfo(np.int64).max
-
-
-def _rank(argument: Any) -> int:
-    return fake_of(argument).dim()
 
 
 def reshape(builder: GraphBuilder, name: str, sizes: Sequence[Any]) -> str:
@@ -38,18 +44,8 @@ def _view(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _permute(builder: GraphBuilder, node: fx.Node) -> str:
-    rank = _rank(node.args[0])
-    return builder.add("Transpose", [builder.tensor(node.args[0])], perm=[d % rank for d in node.args[1]])  # type: ignore[union-attr,operator]
-
-
-def _transpose(builder: GraphBuilder, node: fx.Node) -> str:
-    rank = _rank(node.args[0])
-    order = list(range(rank))
-    if rank < 2:
-        return builder.tensor(node.args[0])
-    a, b = (0, 1) if len(node.args) == 1 else (int(node.args[1]) % rank, int(node.args[2]) % rank)  # type: ignore[arg-type]
-    order[a], order[b] = order[b], order[a]
-    return builder.add("Transpose", [builder.tensor(node.args[0])], perm=order)
+    order, name = order_of(node), builder.tensor(node.args[0])
+    return name if len(order) < 2 else builder.add("Transpose", [name], perm=order)
 
 
 def _expand(builder: GraphBuilder, node: fx.Node) -> str:
@@ -66,19 +62,12 @@ def _expand(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _unsqueeze(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[1]) % (_rank(node.args[0]) + 1)  # type: ignore[arg-type]
+    axis = int(node.args[1]) % (rank_of(node.args[0]) + 1)  # type: ignore[arg-type]
     return builder.add("Unsqueeze", [builder.tensor(node.args[0]), builder.ints([axis])])
 
 
 def _squeeze(builder: GraphBuilder, node: fx.Node) -> str:
-    source = fake_of(node.args[0])
-    if len(node.args) > 1:
-        given: Any = node.args[1]
-        listed = given if isinstance(given, (list, tuple)) else [given]
-        axes = [int(a) % max(source.dim(), 1) for a in listed]
-    else:
-        axes = list(range(source.dim()))
-    axes = [a for a in axes if source.dim() and source.shape[a] == 1]
+    axes = squeezed_axes(node)
     name = builder.tensor(node.args[0])
     return builder.add("Squeeze", [name, builder.ints(axes)]) if axes else name
 
@@ -92,7 +81,7 @@ def slice_axis(builder: GraphBuilder, name: str, axis: int, start: Any, end: Any
 
 
 def _slice(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node)
     start = argument_of(node, 2, "start", None)
     end = argument_of(node, 3, "end", None)
     step = argument_of(node, 4, "step", 1)
@@ -109,7 +98,7 @@ def _slice(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _select(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     index = builder.tensor(node.args[2], torch.int64)
     return builder.add("Gather", [builder.tensor(node.args[0]), index], axis=axis)
 
@@ -118,7 +107,7 @@ def _cat(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
     axis = int(argument_of(node, 1, "dim", 0)) % node.meta["val"].dim()
     # torch ignores legacy empty tensors of shape [0] in a concatenation
-    parts = [a for a in node.args[0] if not (_rank(a) == 1 and fake_of(a).shape[0] == 0)]  # type: ignore[union-attr]
+    parts = [a for a in node.args[0] if not (rank_of(a) == 1 and fake_of(a).shape[0] == 0)]  # type: ignore[union-attr]
     names = [builder.tensor(a, dtype) for a in parts]
     return names[0] if len(names) == 1 else builder.add("Concat", names, axis=axis)
 
@@ -134,7 +123,7 @@ def _stack(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _split(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
-    rank = _rank(node.args[0])
+    rank = rank_of(node.args[0])
     axis = int(argument_of(node, 2, "dim", 0)) % rank
     sizes = [value.shape[axis] for value in node.meta["val"]]
     name = builder.tensor(node.args[0])
@@ -144,7 +133,7 @@ def _split(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
 
 
 def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
-    axis = int(argument_of(node, 1, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node)
     name = builder.tensor(node.args[0])
     return tuple(
         builder.add("Gather", [name, builder.constant(np.int64(i))], axis=axis)
@@ -154,27 +143,22 @@ def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
 
 def _pad(builder: GraphBuilder, node: fx.Node) -> str:
     dtype = dtype_of(node)
-    pads: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
     value = argument_of(node, 2, "value", 0)
-    rank = _rank(node.args[0])
     name = builder.tensor(node.args[0])
-    begin, end = [0] * rank, [0] * rank
-    for i in range(len(pads) // 2):
-        begin[rank - 1 - i], end[rank - 1 - i] = pads[2 * i], pads[2 * i + 1]
-    for axis in range(
-        rank
-    ):  # ONNX Pad with negative sizes is not dependable across runtimes: crop with Slice
-        if begin[axis] < 0 or end[axis] < 0:
-            stop = end[axis] if end[axis] < 0 else _END
-            name = slice_axis(builder, name, axis, max(0, -begin[axis]), stop)
-    begin, end = [max(0, p) for p in begin], [max(0, p) for p in end]
-    if not any(begin + end):
+    pads = pads_of(node)
+    for axis, (before, behind) in enumerate(pads):
+        # ONNX Pad with negative sizes is not dependable across runtimes: crop with Slice
+        if before < 0 or behind < 0:
+            stop = behind if behind < 0 else _END
+            name = slice_axis(builder, name, axis, max(0, -before), stop)
+    added = [max(0, before) for before, _ in pads] + [max(0, behind) for _, behind in pads]
+    if not any(added):
         return name
-    return builder.add("Pad", [name, builder.ints(begin + end), builder.scalar(value, dtype)])
+    return builder.add("Pad", [name, builder.ints(added), builder.scalar(value, dtype)])
 
 
 def _flip(builder: GraphBuilder, node: fx.Node) -> str:
-    rank = _rank(node.args[0])
+    rank = rank_of(node.args[0])
     axes = [int(a) % rank for a in node.args[1]]  # type: ignore[union-attr,arg-type]
     count = len(axes)
     return builder.add(
@@ -190,12 +174,12 @@ def _flip(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _index_select(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     return builder.add("Gather", [builder.tensor(node.args[0]), builder.tensor(node.args[2])], axis=axis)
 
 
 def _gather(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[1]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node)
     return builder.add(
         "GatherElements", [builder.tensor(node.args[0]), builder.tensor(node.args[2])], axis=axis
     )
@@ -250,7 +234,7 @@ def _scatter_into(builder: GraphBuilder, node: fx.Node, axis: int, start: Any, e
 
 
 def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(argument_of(node, 2, "dim", 0)) % _rank(node.args[0])
+    axis = axis_of(node, 2)
     size: object = fake_of(node.args[0]).shape[axis]
     start, end = argument_of(node, 3, "start", None), argument_of(node, 4, "end", None)
     if argument_of(node, 5, "step", 1) != 1:
@@ -268,7 +252,7 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> str:
 
 
 def _select_scatter(builder: GraphBuilder, node: fx.Node) -> str:
-    axis = int(node.args[2]) % _rank(node.args[0])  # type: ignore[arg-type]
+    axis = axis_of(node, 2)
     index = int(node.args[3])  # type: ignore[arg-type]
     size = builder.size(fake_of(node.args[0]).shape[axis])
     index = index + size if index < 0 else index
@@ -278,7 +262,7 @@ def _select_scatter(builder: GraphBuilder, node: fx.Node) -> str:
 
 RULES: dict[str, Rule] = {
     "view": _view, "reshape": _view, "_unsafe_view": _view, "_reshape_copy": _view, "view_copy": _view,
-    "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "unsqueeze": _unsqueeze,
+    "permute": _permute, "transpose": _permute, "t": _permute, "expand": _expand, "unsqueeze": _unsqueeze,
     "squeeze": _squeeze, "slice": _slice, "select": _select, "cat": _cat, "stack": _stack, "split": _split,
     "split_with_sizes": _split, "unbind": _unbind, "constant_pad_nd": _pad, "flip": _flip,
     "index_select": _index_select, "gather": _gather, "embedding": _embedding, "index": _index,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast, unary
-from nagedge.backends.tflite_lowering.builder import BOOL, FLOAT, GraphBuilder, Number, Value, argument_of
+from nagedge.backends.tflite_lowering.builder import BOOL, FLOAT, GraphBuilder, Number, Value
+from nagedge.backends.traced import argument_of
 
 __all__ = ["RULES"]
 

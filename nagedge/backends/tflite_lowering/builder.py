@@ -20,8 +20,9 @@ from torch import fx
 
 from nagedge.backends.tflite_lowering import sizes as size_arithmetic
 from nagedge.backends.tflite_lowering.model import Operation, Origin, Size, Tensor, size_at
+from nagedge.backends.traced import fake_of
 
-__all__ = ["BOOL", "FLOAT", "INT", "GraphBuilder", "Number", "Value", "argument_of", "dtype_of", "fake_of"]
+__all__ = ["BOOL", "FLOAT", "INT", "GraphBuilder", "Number", "Value", "dtype_of", "stored_dtype"]
 
 Number = int | float | bool
 FLOAT, INT, BOOL = np.dtype(np.float32), np.dtype(np.int32), np.dtype(np.bool_)
@@ -334,17 +335,6 @@ def stored_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     if dtype == torch.bool:
         return BOOL
     return FLOAT if dtype.is_floating_point else INT
-
-
-def argument_of(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
-    """Return a node's argument, given by position or by name."""
-    return node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-
-
-def fake_of(argument: Any) -> torch.Tensor:
-    """Return the shape and dtype of an fx argument's (first) result, as a fake tensor."""
-    value = argument.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
 
 
 def dtype_of(node: fx.Node) -> np.dtype[Any]:

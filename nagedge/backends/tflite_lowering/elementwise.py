@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import torch
 from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast, unary
@@ -16,10 +14,10 @@ from nagedge.backends.tflite_lowering.builder import (
     INT,
     GraphBuilder,
     Value,
-    argument_of,
     dtype_of,
     stored_dtype,
 )
+from nagedge.backends.traced import FILLED, argument_of, compared_dtype, fill_argument, range_of
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES"]
@@ -74,7 +72,7 @@ def _add_like(kind: str, *, reverse: bool = False) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> Value:
         dtype = dtype_of(node)
         left, right = (builder.of(argument, dtype) for argument in node.args[:2])
-        alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+        alpha = argument_of(node, 2, "alpha", 1)
         scaled = left if reverse else right
         if alpha != 1:
             scaled = broadcast(builder, "MUL", [scaled, builder.of(alpha, dtype)], dtype)
@@ -135,24 +133,9 @@ def _fmod(builder: GraphBuilder, node: fx.Node) -> Value:
     return broadcast(builder, "SELECT_V2", chosen, dtype, builder.sizes(node))
 
 
-def _promoted(arguments: list[Any]) -> np.dtype[Any]:
-    """Return the dtype in which two operands are compared."""
-    values = []
-    for argument in arguments:
-        value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
-        if isinstance(value, torch.SymInt):
-            value = 1
-        elif isinstance(value, torch.SymFloat):
-            value = 1.0
-        values.append(
-            torch.empty((1,) * value.dim(), dtype=value.dtype) if isinstance(value, torch.Tensor) else value
-        )
-    return stored_dtype(torch.result_type(values[0], values[1]))
-
-
 def _comparison(kind: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> Value:
-        dtype = _promoted(list(node.args[:2]))
+        dtype = stored_dtype(compared_dtype(node.args[:2]))
         if dtype == BOOL and kind not in ("EQUAL", "NOT_EQUAL"):
             dtype = INT
         operands = [builder.of(argument, dtype) for argument in node.args[:2]]
@@ -266,39 +249,17 @@ def _cast(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _filled(builder: GraphBuilder, node: fx.Node) -> Value:
     """A tensor of one number: stored as that number, expanded."""
-    name = node.target.overloadpacket.__name__  # type: ignore[union-attr]
     dtype, sizes = dtype_of(node), builder.sizes(node)
-    if "zeros" in name or "empty" in name:  # a graph has no uninitialised memory
-        value = builder.scalar(0, dtype)
-    elif "ones" in name:
-        value = builder.scalar(1, dtype)
-    else:
-        argument = node.args[{"full": 1, "full_like": 1, "new_full": 2}.get(name, 0)]
-        number = argument if not isinstance(argument, fx.Node) else None
-        if number is not None and dtype == BOOL:
-            number = bool(number)
-        value = builder.of(argument, dtype) if number is None else builder.scalar(number, dtype)  # type: ignore[arg-type]
+    argument = fill_argument(node)
+    value = builder.of(argument, dtype) if isinstance(argument, fx.Node) else builder.scalar(argument, dtype)
     return Value(builder.reshape(value.tensor, [1] * len(sizes)), tuple(range(len(sizes))), sizes)
 
 
 def _arange(builder: GraphBuilder, node: fx.Node) -> Value:
-    arguments: list[Any] = list(node.args)
-    start: Any = 0
-    step: Any = 1
-    if "start" in str(node.target):
-        start, end = arguments[0], arguments[1]
-        step = arguments[2] if len(arguments) > 2 else 1
-    else:
-        end = arguments[0]
     dtype = dtype_of(node)
-    bounds = [builder.of(bound, dtype).tensor for bound in (start, end, step)]
+    bounds = [builder.of(bound, dtype).tensor for bound in range_of(node)]
     return builder.plain(builder.add("RANGE", bounds, builder.sizes(node), dtype))
 
-
-_FILLED = [
-    "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_ones",
-    "new_full", "empty", "empty_like", "new_empty",
-]  # fmt: skip
 
 RULES: dict[str, Rule] = {
     **{name: _unary(kind) for name, kind in {
@@ -318,6 +279,6 @@ RULES: dict[str, Rule] = {
     "clamp": _clamp, "clamp_min": _binary("MAXIMUM"), "clamp_max": _binary("MINIMUM"),
     "where": _where, "masked_fill": _masked_fill, "_to_copy": _cast,
     **dict.fromkeys(["clone", "alias", "detach", "lift_fresh_copy", "contiguous"], _cast),
-    **dict.fromkeys(_FILLED, _filled),
+    **dict.fromkeys([*sorted(FILLED), "new_ones", "empty_like", "new_empty"], _filled),
     "arange": _arange,
 }  # fmt: skip

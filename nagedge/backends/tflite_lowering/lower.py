@@ -13,8 +13,8 @@ import numpy as np
 import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 
+from nagedge.backends import traced
 from nagedge.backends.tflite_lowering import (
     activations,
     convolution,
@@ -26,9 +26,10 @@ from nagedge.backends.tflite_lowering import (
     reductions,
     structure,
 )
-from nagedge.backends.tflite_lowering.builder import GraphBuilder, fake_of, stored_dtype
+from nagedge.backends.tflite_lowering.builder import GraphBuilder, stored_dtype
 from nagedge.backends.tflite_lowering.finish import finish
 from nagedge.backends.tflite_lowering.model import Origin, Subgraph
+from nagedge.backends.traced import fake_of, is_size, order_of, rule_of, short_name
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem, operator_name
 from nagedge.specs import TensorSpec
@@ -61,11 +62,7 @@ class RefusedOperatorError(UnsupportedOperatorError):
 
 def unsupported_operators(module: fx.GraphModule) -> list[str]:
     """Return the names of operators in ``module`` that have no lowering, each once, in graph order."""
-    missing: dict[str, None] = {}
-    for node in module.graph.nodes:
-        if node.op == "call_function" and not is_getitem(node) and _rule(node) is None and not _is_size(node):
-            missing[operator_name(node)] = None
-    return list(missing)
+    return traced.unsupported_operators(module, RULES)
 
 
 def lower_to_subgraph(
@@ -112,7 +109,7 @@ def lower_to_subgraph(
             builder.known[node] = getattr(module, str(node.target)).detach()
         elif node.op == "output":
             results = node.args[0]
-        elif node.op == "call_function" and node.users and not _is_size(node):
+        elif node.op == "call_function" and node.users and not is_size(node):
             _lower_node(builder, node)
     named_outputs = {
         output: _output(builder, result, output, set(named_inputs.values()))
@@ -134,11 +131,9 @@ def _lower_node(builder: GraphBuilder, node: fx.Node) -> None:
         if origin is not None:
             builder.origins[node] = origin
         return
-    rule = _rule(node)
+    rule = rule_of(node, RULES)
     assert rule is not None  # checked before
-    builder.exact = (
-        operator_name(node).removeprefix("aten.") in activations.RULES.keys() | normalization.RULES.keys()
-    )
+    builder.exact = short_name(node) in activations.RULES.keys() | normalization.RULES.keys()
     try:
         builder.values[node] = rule(builder, node)
     except UnsupportedOperatorError as error:
@@ -147,7 +142,7 @@ def _lower_node(builder: GraphBuilder, node: fx.Node) -> None:
 
 def _fold(builder: GraphBuilder, node: fx.Node) -> Tensor | None:
     """Return a node's value when it depends on constants only and is no larger than they are."""
-    if not all(argument in builder.known or _is_size(argument) for argument in node.all_input_nodes):
+    if not all(argument in builder.known or is_size(argument) for argument in node.all_input_nodes):
         return None
     if not isinstance(node.meta["val"], torch.Tensor):
         return None
@@ -170,7 +165,7 @@ def _fold(builder: GraphBuilder, node: fx.Node) -> Tensor | None:
 
 def _moved_origin(builder: GraphBuilder, node: fx.Node) -> Origin | None:
     """Return the origin of a known view of a model's tensor, or None for anything else."""
-    name = operator_name(node).removeprefix("aten.")
+    name = short_name(node)
     source = node.all_input_nodes[0] if len(node.all_input_nodes) == 1 else None
     if source not in builder.origins or name not in _MOVES | _RESHAPES:
         return None
@@ -180,13 +175,7 @@ def _moved_origin(builder: GraphBuilder, node: fx.Node) -> Origin | None:
     shape = builder.known[source].shape
     if tuple(shape) != tuple(origin.shape[axis] for axis in origin.order):
         return None  # its axes are others already
-    order = list(range(len(shape)))
-    if name == "permute":
-        order = [int(axis) % len(shape) for axis in node.args[1]]  # type: ignore[union-attr,arg-type]
-    elif len(shape) > 1:
-        first, second = (int(axis) for axis in node.args[1:3]) if name == "transpose" else (0, 1)  # type: ignore[arg-type]
-        order[first], order[second] = order[second], order[first]
-    return replace(origin, order=tuple(origin.order[axis] for axis in order))
+    return replace(origin, order=tuple(origin.order[axis] for axis in order_of(node)))
 
 
 def _own_bytes(tensor: Tensor) -> int:
@@ -195,19 +184,6 @@ def _own_bytes(tensor: Tensor) -> int:
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         count *= size if stride else 1
     return count * tensor.element_size()
-
-
-def _rule(node: fx.Node) -> Any:
-    target = node.target
-    if not isinstance(target, OpOverload) or target.namespace != "aten":
-        return None
-    return RULES.get(target.overloadpacket.__name__)
-
-
-def _is_size(node: fx.Node) -> bool:
-    """Whether a node computes a size or another Python number; those are lowered where they are used."""
-    value = node.meta.get("val")
-    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool))
 
 
 def _output(builder: GraphBuilder, result: fx.Node, name: str, inputs: set[int]) -> int:

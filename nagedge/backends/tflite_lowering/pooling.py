@@ -11,10 +11,11 @@ import numpy as np
 from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
-from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, argument_of
+from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value
 from nagedge.backends.tflite_lowering.plain_convolution import NHWC, window_padding
 from nagedge.backends.tflite_lowering.slicing import pad, slice_axis
 from nagedge.backends.tflite_lowering.views import view
+from nagedge.backends.traced import argument_of
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES"]
@@ -65,6 +66,17 @@ def _pool(builder: GraphBuilder, kind: str, x: Value, windows: _Windows, scheme:
     return Value(made, NHWC, sizes)
 
 
+def _explicit_pads(windows: _Windows) -> list[tuple[int, int]]:
+    """Return what must be added before and behind each axis for the windows to need no padding of their own."""
+    behind = [
+        max((n - 1) * s + r - size - b, 0)
+        for size, n, r, s, b in zip(
+            windows.source, windows.result, windows.reach, windows.stride, windows.before, strict=True
+        )
+    ]
+    return list(zip(windows.before, behind, strict=True))
+
+
 def _max_pool(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     if any(user.args[1] == 1 and user.users for user in node.users):
         raise UnsupportedOperatorError(
@@ -76,14 +88,7 @@ def _max_pool(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
         windows.source, windows.result, windows.reach, windows.stride, windows.before
     )
     if windows.dilation != [1, 1]:
-        scheme = "VALID"
-        behind = [
-            max((n - 1) * s + r - size - b, 0)
-            for size, n, r, s, b in zip(
-                windows.source, windows.result, windows.reach, windows.stride, windows.before, strict=True
-            )
-        ]
-        pads = list(zip(windows.before, behind, strict=True))
+        scheme, pads = "VALID", _explicit_pads(windows)
     if any(p != (0, 0) for p in pads):
         # 0 is as good as minus infinity where nothing is negative, and does not widen the range of int8
         floor = 0.0 if _never_negative(builder, x) else float("-inf")
@@ -127,14 +132,7 @@ def _avg_pool(builder: GraphBuilder, node: fx.Node) -> Value:
         windows.source, windows.result, windows.reach, windows.stride, windows.before
     )
     if scheme == "SAME" and (counted or divisor is not None):  # SAME averages over real cells only
-        scheme = "VALID"
-        behind = [
-            max((n - 1) * s + r - size - b, 0)
-            for size, n, r, s, b in zip(
-                windows.source, windows.result, windows.reach, windows.stride, windows.before, strict=True
-            )
-        ]
-        pads = list(zip(windows.before, behind, strict=True))
+        scheme, pads = "VALID", _explicit_pads(windows)
     if any(p != (0, 0) for p in pads):
         x = pad(builder, x, [(0, 0), (0, 0), *pads])
     made = _pool(builder, "AVERAGE_POOL_2D", x, windows, scheme)

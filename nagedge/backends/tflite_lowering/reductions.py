@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
-from nagedge.backends.tflite_lowering.builder import (
-    BOOL,
-    FLOAT,
-    INT,
-    GraphBuilder,
-    Value,
-    argument_of,
-    dtype_of,
-)
+from nagedge.backends.tflite_lowering.builder import BOOL, FLOAT, INT, GraphBuilder, Value, dtype_of
 from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.views import view
+from nagedge.backends.traced import argument_of, axes_of
 
 __all__ = ["RULES", "reduce"]
 
@@ -75,17 +67,10 @@ def _repeat(builder: GraphBuilder, kind: str, value: Value, times: list[Size]) -
     return broadcast(builder, "MUL" if kind == "SUM" else "POW", [value, number], dtype, value.sizes)
 
 
-def _axes(node: fx.Node, rank: int) -> list[int]:
-    given: Any = argument_of(node, 1, "dim", None)
-    if given is None or given == []:
-        return list(range(rank))
-    return [int(a) % rank for a in ([given] if isinstance(given, int) else given)] if rank else []
-
-
 def _reduction(kind: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> Value:
         value = builder.of(node.args[0], dtype_of(node))
-        axes = _axes(node, value.rank)
+        axes = axes_of(node)
         keep = bool(argument_of(node, 2, "keepdim", False))
         return reduce(builder, kind, value, axes, keep=keep) if axes else value
 
@@ -95,7 +80,7 @@ def _reduction(kind: str) -> Rule:
 def _any_all(kind: str) -> Rule:
     def rule(builder: GraphBuilder, node: fx.Node) -> Value:
         value = builder.of(node.args[0], BOOL)
-        axes = _axes(node, value.rank)
+        axes = axes_of(node)
         return (
             reduce(builder, kind, value, axes, keep=bool(argument_of(node, 2, "keepdim", False)))
             if axes

@@ -8,15 +8,15 @@ shapes of small tensors that are made for it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import sympy  # type: ignore[import-untyped]  # ships no types
-from torch.utils._sympy.functions import FloatTrueDiv, FloorDiv, IntTrueDiv, Mod, PythonMod, ToFloat
 
+from nagedge.backends.size_arithmetic import runs_of, step_of
 from nagedge.backends.tflite_lowering.model import Size
-from nagedge.errors import UnsupportedOperatorError
 
 if TYPE_CHECKING:
     from nagedge.backends.tflite_lowering.builder import GraphBuilder
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Symbols", "shape_vector", "vector_of"]
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
+_OPERATORS = {"add": "ADD", "mul": "MUL", "div": "DIV", "floor_div": "FLOOR_DIV", "mod": "FLOOR_MOD"}
 
 
 class Symbols:
@@ -44,18 +45,9 @@ def shape_vector(builder: GraphBuilder, sizes: Sequence[Size]) -> int:
     """Return the index of an int32 vector that holds ``sizes``."""
     if all(isinstance(s, int) for s in sizes):
         return builder.ints([int(s) for s in sizes])
-    parts: list[int] = []
-    run: list[int] = []
-    for s in sizes:
-        if isinstance(s, int):
-            run.append(s)
-            continue
-        if run:
-            parts.append(builder.ints(run))
-            run = []
-        parts.append(vector_of(builder, s))
-    if run:
-        parts.append(builder.ints(run))
+    parts = [
+        builder.ints(run) if isinstance(run, list) else vector_of(builder, run) for run in runs_of(sizes)
+    ]
     return parts[0] if len(parts) == 1 else builder.add("CONCATENATION", parts, [len(sizes)], _INT, axis=0)
 
 
@@ -73,42 +65,22 @@ def vector_of(builder: GraphBuilder, expression: sympy.Expr, *, is_float: bool =
 
 
 def _compute(builder: GraphBuilder, expression: sympy.Expr, is_float: bool) -> int:
-    def fold(kind: str, parts: Sequence[Any], as_float: bool) -> int:
-        result = vector_of(builder, parts[0], is_float=as_float)
-        for part in parts[1:]:
-            operands = [result, vector_of(builder, part, is_float=as_float)]
-            result = builder.add(kind, operands, [1], _FLOAT if as_float else _INT)
-        return result
-
-    if isinstance(expression, (IntTrueDiv, FloatTrueDiv)):
-        return fold("DIV", expression.args, True)
-    if isinstance(expression, ToFloat):
-        return vector_of(builder, expression.args[0], is_float=True)
-    if expression.is_number:
-        return builder.constant(np.asarray([float(expression) if is_float else int(expression)]),
-                                _FLOAT if is_float else _INT)  # fmt: skip
-    if is_float and expression.is_integer:
-        return builder.add("CAST", [vector_of(builder, expression)], [1], _FLOAT)
-    if isinstance(expression, sympy.Symbol):
+    step = step_of(expression, is_float)
+    if step.kind == "number":
+        number = float(expression) if is_float else int(expression)
+        return builder.constant([number], _FLOAT if is_float else _INT)
+    if step.kind == "symbol":
         return _read(builder, expression)
-    if not is_float and (made := _of_shapes(builder, expression)) is not None:
+    if step.kind in {"add", "mul"} and not is_float and (made := _of_shapes(builder, expression)) is not None:
         return made
-    if isinstance(expression, sympy.Add):
-        return fold("ADD", expression.args, is_float)
-    if isinstance(expression, sympy.Mul):
-        return fold("MUL", expression.args, is_float)
-    if isinstance(expression, FloorDiv):
-        return fold("FLOOR_DIV", expression.args, False)
-    if isinstance(expression, (Mod, PythonMod)):
-        return fold("FLOOR_MOD", expression.args, False)
-    if isinstance(expression, sympy.Pow) and expression.exp == -1 and is_float:
-        one = builder.constant(np.ones(1, np.float32))
-        return builder.add("DIV", [one, vector_of(builder, expression.base, is_float=True)], [1], _FLOAT)
-    if isinstance(expression, sympy.Pow) and expression.exp.is_Integer and int(expression.exp) > 1:
-        return fold("MUL", [expression.base] * int(expression.exp), is_float)
-    raise UnsupportedOperatorError(
-        f"the model computes the size {expression} from its batch size, which has no lowering: fix the batch with "
-        "--batch N (batch=N in Python)."
+    parts = (vector_of(builder, part, is_float=step.is_float) for part in step.parts)
+    if step.kind == "to float":
+        return builder.add("CAST", [next(parts)], [1], _FLOAT)
+    if step.kind == "reciprocal":
+        return builder.add("DIV", [builder.constant(np.ones(1, np.float32)), next(parts)], [1], _FLOAT)
+    dtype = _FLOAT if step.is_float else _INT
+    return functools.reduce(
+        lambda left, right: builder.add(_OPERATORS[step.kind], [left, right], [1], dtype), parts
     )
 
 

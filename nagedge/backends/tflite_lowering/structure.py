@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from nagedge.backends.tflite_lowering.builder import (
-    GraphBuilder,
-    Value,
-    argument_of,
-    dtype_of,
-    fake_of,
-)
+from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, dtype_of
 from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.slicing import bound, pad, slice_axis
 from nagedge.backends.tflite_lowering.views import view
+from nagedge.backends.traced import argument_of, axis_of, fake_of, order_of, pads_of
 from nagedge.errors import UnsupportedOperatorError
 
 __all__ = ["RULES", "concatenate"]
@@ -29,27 +24,13 @@ def _view(builder: GraphBuilder, node: fx.Node) -> Value:
     return view(builder, builder.of(node.args[0]), builder.sizes(node))
 
 
-def _permuted(value: Value, order: Sequence[int]) -> Value:
+def _permute(builder: GraphBuilder, node: fx.Node) -> Value:
     """Move axes: only the note of how they are stored changes."""
+    value, order = builder.of(node.args[0]), order_of(node)
     back = {old: new for new, old in enumerate(order)}
     return Value(
         value.tensor, tuple(back[axis] for axis in value.order), tuple(value.sizes[old] for old in order)
     )
-
-
-def _permute(builder: GraphBuilder, node: fx.Node) -> Value:
-    value = builder.of(node.args[0])
-    return _permuted(value, [int(d) % value.rank for d in node.args[1]])  # type: ignore[union-attr,arg-type]
-
-
-def _transpose(builder: GraphBuilder, node: fx.Node) -> Value:
-    value = builder.of(node.args[0])
-    if value.rank < 2:
-        return value
-    order = list(range(value.rank))
-    a, b = (0, 1) if len(node.args) == 1 else (int(d) % value.rank for d in node.args[1:3])  # type: ignore[arg-type]
-    order[a], order[b] = order[b], order[a]
-    return _permuted(value, order)
 
 
 def _expand(builder: GraphBuilder, node: fx.Node) -> Value:
@@ -64,7 +45,7 @@ def _expand(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _slice(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0])
-    axis = int(argument_of(node, 1, "dim", 0)) % value.rank
+    axis = axis_of(node)
     size = value.sizes[axis]
     start = bound(builder, argument_of(node, 2, "start"), size, 0)
     step = int(argument_of(node, 4, "step", 1))
@@ -78,7 +59,7 @@ def _slice(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _select(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0])
-    axis = int(node.args[1]) % value.rank  # type: ignore[arg-type]
+    axis = axis_of(node)
     size, index = value.sizes[axis], builder.size(node.args[2])
     if isinstance(index, int) and index < 0:
         index = size + index
@@ -135,7 +116,7 @@ def _stack(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _split(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     value = builder.of(node.args[0])
-    axis = int(argument_of(node, 2, "dim", 0)) % value.rank
+    axis = axis_of(node, 2)
     pieces: list[Value] = []
     start: Size = 0
     for fake in node.meta["val"]:
@@ -147,7 +128,7 @@ def _split(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
 
 def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
     value = builder.of(node.args[0])
-    axis = int(argument_of(node, 1, "dim", 0)) % value.rank
+    axis = axis_of(node)
     return tuple(
         _without(builder, slice_axis(builder, value, axis, i, i + 1), axis)
         for i in range(len(node.meta["val"]))
@@ -156,12 +137,8 @@ def _unbind(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:
 
 def _constant_pad(builder: GraphBuilder, node: fx.Node) -> Value:
     value = builder.of(node.args[0], dtype_of(node))
-    given: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
     number = argument_of(node, 2, "value", 0)
-    pads = [(0, 0)] * value.rank
-    for i in range(len(given) // 2):
-        pads[value.rank - 1 - i] = (given[2 * i], given[2 * i + 1])
-    return pad(builder, value, pads, number)
+    return pad(builder, value, pads_of(node), number)
 
 
 def flip(builder: GraphBuilder, value: Value, axes: Sequence[int]) -> Value:
@@ -201,7 +178,7 @@ def _repeat(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
     value, source = builder.of(node.args[0], dtype_of(node)), builder.of(node.args[1], dtype_of(node))
-    axis = int(argument_of(node, 2, "dim", 0)) % value.rank
+    axis = axis_of(node, 2)
     if argument_of(node, 5, "step", 1) != 1:
         raise UnsupportedOperatorError(
             "aten.slice_scatter with a step has no lowering: use torch.cat instead."
@@ -214,7 +191,7 @@ def _slice_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
 
 def _select_scatter(builder: GraphBuilder, node: fx.Node) -> Value:
     value, source = builder.of(node.args[0], dtype_of(node)), builder.of(node.args[1], dtype_of(node))
-    axis = int(node.args[2]) % value.rank  # type: ignore[arg-type]
+    axis = axis_of(node, 2)
     index = builder.size(node.args[3])
     if isinstance(index, int) and index < 0:
         index = value.sizes[axis] + index
@@ -238,7 +215,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ["view", "reshape", "_unsafe_view", "_reshape_copy", "view_copy", "unsqueeze", "squeeze"], _view
     ),
-    "permute": _permute, "transpose": _transpose, "t": _transpose, "expand": _expand, "slice": _slice,
+    "permute": _permute, "transpose": _permute, "t": _permute, "expand": _expand, "slice": _slice,
     "select": _select, "cat": _cat, "stack": _stack, "split": _split, "split_with_sizes": _split, "unbind": _unbind,
     "constant_pad_nd": _constant_pad, "flip": _flip, "repeat": _repeat,
     "slice_scatter": _slice_scatter, "select_scatter": _select_scatter,

@@ -5,7 +5,7 @@ in them. What it computes follows the reference of the Model Intermediate Langua
 runtime.
 """
 
-from nagedge.runtimes.mil_program.program import NAMES_KEY, Program, State, load_program
+from nagedge.runtimes.mil_program.program import Program, State, load_program
 from nagedge.runtimes.mil_program.protobuf import coremltools_version
 
-__all__ = ["NAMES_KEY", "Program", "State", "coremltools_version", "load_program"]
+__all__ = ["Program", "State", "coremltools_version", "load_program"]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nagedge.errors import BundleError, DataError, NagEdgeError
+from nagedge.errors import BundleError, DataError, NagEdgeError, first_line
 from nagedge.runtimes.mil_program.build import Builder
 from nagedge.runtimes.mil_program.compute import call, declared
 from nagedge.runtimes.mil_program.features import Feature, features_of
@@ -22,16 +22,14 @@ from nagedge.runtimes.mil_program.package import open_package
 from nagedge.runtimes.mil_program.protobuf import read_model
 from nagedge.runtimes.mil_program.structure import Block, Literal, Op, Source
 from nagedge.runtimes.mil_program.values import Constants, StateType, TensorType, Value, value_type
+from nagedge.runtimes.ml_program_features import NAMES_KEY
 
-__all__ = ["NAMES_KEY", "Program", "State", "load_program"]
+__all__ = ["Program", "State", "load_program"]
 
 State = dict[str, Tensor]
 """The states of a program between runs, by name."""
 
 Environment = dict[str, Value]
-
-NAMES_KEY = "nagedge.names"
-"""Key of the metadata that holds, as JSON, the name in the bundle of every feature and constant of the program."""
 
 _MOST_ITERATIONS = 1_000_000
 _OPSET = re.compile(r"CoreML(\d+)")
@@ -191,7 +189,7 @@ class _Run:
                 raise
             except Exception as error:  # whatever torch raises for arguments that do not fit
                 raise BundleError(
-                    f"{where} cannot be computed: {_first_line(error)}. Export again."
+                    f"{where} cannot be computed: {first_line(error)}. Export again."
                 ) from error
             for (name, _), value in zip(op.outputs, results, strict=True):
                 values[name] = value
@@ -254,10 +252,6 @@ class _Run:
         if not isinstance(value, Tensor):
             raise TypeError(f"{parameter!r} is no tensor")
         return value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _plain(value: Value) -> Any:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from lowering_harness import Lowering, case, flags, ints, normal, one_of
-from mil_lowering_harness import FREE, check, packaged, traced
+from lowering_harness import Lowering, case, flags, ints, normal, one_of, traced
+from mil_lowering_harness import FREE, check, packaged
 from models_for_tests import KIND, LEVEL, TwoHeads
 from torch import nn
 

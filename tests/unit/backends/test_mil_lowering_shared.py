@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lowering_harness import Lowering
-from mil_lowering_harness import check, onnx_cases, packaged
+from lowering_harness import Lowering, onnx_cases
+from mil_lowering_harness import check, packaged
 
 from nagedge.backends.mil_lowering.lower import RULES
 from nagedge.errors import UnsupportedOperatorError
