@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nagedge.bundle import Bundle
-from nagedge.errors import ConfigurationError, RuntimeUnavailableError
+from nagedge.errors import ConfigurationError, RuntimeUnavailableError, UnsupportedOperatorError
 from nagedge.evaluation import compare_metrics, examples_of
 from nagedge.manifest import CheckEntry, ComparisonEntry, MetricEntry, TargetEntry, VerificationEntry
 from nagedge.runtimes import available_runtime, runtimes_of
@@ -70,21 +70,21 @@ def verify(
         entry = bundle.manifest.targets[name]
         for runtime in runtimes_of(entry.backend):
             lane = Lane(bundle, name, runtime, seed)
-            try:
-                version = available_runtime(runtime, progress)
-            except RuntimeUnavailableError as error:
-                entries.setdefault(name, []).append(_skipped(lane, str(error)))
-                continue
-            found = list(inference(lane))
             lr = 0.0
             realigned: list[int] = []
-            if "train_step" in entry.artifacts:
-                sizes = batch_sizes(bundle.manifest, name)
-                lr = rates.setdefault(sizes, 0.0) or stable_lr(lane, steps, report)
-                rates[sizes] = lr
-                found += long_step(lane)
-                found += trajectory(lane, steps, lr, report, realigned)
-            metrics = [] if held_out is None or entry.precision == "fp32" else _metrics(lane, held_out)
+            try:
+                version = available_runtime(runtime, progress)
+                found = list(inference(lane))
+                if "train_step" in entry.artifacts:
+                    sizes = batch_sizes(bundle.manifest, name)
+                    lr = rates.setdefault(sizes, 0.0) or stable_lr(lane, steps, report)
+                    rates[sizes] = lr
+                    found += long_step(lane)
+                    found += trajectory(lane, steps, lr, report, realigned)
+                metrics = [] if held_out is None or entry.precision == "fp32" else _metrics(lane, held_out)
+            except (RuntimeUnavailableError, UnsupportedOperatorError) as error:
+                entries.setdefault(name, []).append(_skipped(lane, str(error)))
+                continue
             comparisons += found
             stored = _entry(lane, version, found, steps if lr else 0, lr, realigned, metrics)
             entries.setdefault(name, []).append(stored)
