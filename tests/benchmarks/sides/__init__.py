@@ -24,6 +24,10 @@ SIDES: dict[str, str] = {
     "torch": "tests.benchmarks.sides.eager",
     "torch-folded": "tests.benchmarks.sides.eager_folded",
     "torch-compile": "tests.benchmarks.sides.compiled",
+    "ort_training": "tests.benchmarks.sides.ort_training",
+    "ort-autodiff": "tests.benchmarks.sides.ort_autodiff",
+    "litert": "tests.benchmarks.sides.on_litert",
+    "executorch": "tests.benchmarks.sides.on_executorch",
 }
 """Name in tables -> module."""
 

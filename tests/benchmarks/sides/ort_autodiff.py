@@ -1,0 +1,57 @@
+"""ONNX Runtime's own gradients: ``onnxruntime.training.artifacts`` of the same forward pass, with its plain SGD.
+
+Its gradients lack Hardswish, Hardsigmoid and others (and it has no momentum): a model that needs them is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+
+import nagedge
+from nagedge.errors import NagEdgeError
+from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
+from tests.benchmarks.sides.exported import TARGET
+from tests.benchmarks.sides.ort_training import PROCESS, available, serve
+from tests.benchmarks.workloads import Workload
+
+__all__ = ["available", "prepare"]
+
+
+def prepare(workload: Workload, folder: Path) -> Callable[[], float]:
+    bundle = nagedge.export(
+        workload.model, tasks=workload.tasks, example_input=workload.example, targets=TARGET,
+        out=folder / f"{workload.name}-autodiff", trainable=workload.trainable,
+    )  # fmt: skip
+    at = folder / "generated"
+    at.mkdir()
+    forward = onnx.load(bundle.file(bundle.manifest.targets[TARGET].artifacts["infer"]))
+    onnx.save(forward, at / "forward.onnx")
+    trained = list(bundle.manifest.training.parameters) if bundle.manifest.training else []
+    floats = [t.name for t in forward.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    if missing := set(trained) - set(floats):
+        raise NagEdgeError(f"the forward pass holds {min(missing)} in another form.")
+    kinds = {task.name: task.kind for task in workload.tasks}
+    losses = {
+        "tasks": [[output.name, kinds[output.name]] for output in forward.graph.output],
+        "trained": trained,
+        "frozen": [name for name in floats if name not in trained],
+    }
+    (at / "losses.json").write_text(json.dumps(losses))
+    done = subprocess.run(
+        [str(ensure(ENVIRONMENTS["ort_training"])), str(PROCESS), "generate", str(at), sysconfig.get_path("purelib")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise NagEdgeError((done.stderr.strip().splitlines() or ["no message"])[-1])
+    feeds = {bundle.manifest.inputs[0].name: workload.example.numpy()}
+    for output in forward.graph.output:
+        value = workload.targets[output.name]
+        flat = kinds[output.name] == "classification"
+        feeds[f"target.{output.name}"] = value if flat else value.reshape(len(value), -1)
+    return serve(at, feeds, folder)
