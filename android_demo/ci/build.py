@@ -20,6 +20,9 @@ DEMO = Path(__file__).resolve().parents[1]
 _STRICT = ("-Werror", "-jvm-target", "1.8", "-Xjdk-release=8", "-no-stdlib", "-no-reflect")
 """As the build.gradle.kts files have it: what runs on Android 7 is Java 8."""
 
+_JAVA = ("java", "-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch", "-XX:+UseSerialGC")
+"""The heap has its whole size from the start, so that what the process grows by was not freed by native code."""
+
 
 class BuildError(Exception):
     """A tool ended with an error; the text is its output."""
@@ -85,7 +88,7 @@ def run_core_tests(tools: Tools, core: Path, tests: Path, golden: Path, out: Pat
     with zipfile.ZipFile(tests) as jar:
         classes = sorted(name[:-6].replace("/", ".") for name in jar.namelist() if re.search(r"/\w+Test\.class$", name))
     command = [
-        "java", "-Xmx768m", f"-Donnxruntime.native.path={natives}", f"-Dnagedge.golden={golden}",
+        *_JAVA, f"-Donnxruntime.native.path={natives}", f"-Dnagedge.golden={golden}",
         f"-Dnagedge.ort={ORT_VERSION}", "-cp", classpath(core, tests, *_for_tests(tools)), "org.junit.runner.JUnitCore",
     ]  # fmt: skip
     return run([*command, *classes], env={**os.environ, "LD_LIBRARY_PATH": str(natives), "OMP_NUM_THREADS": "1"})

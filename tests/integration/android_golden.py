@@ -117,7 +117,7 @@ def _write_preprocessing(folder: Path) -> None:
     }
     preprocessing = Preprocessing.from_json(document)
     raw = rng.integers(0, 256, (1, 3, 28, 20)).astype(np.uint8)
-    prepared = preprocessing.prepare_inputs({"image": raw})["image"]
+    prepared = preprocessing.apply({"image": raw})["image"]
     _save(folder / "preprocessing.safetensors", {"raw": raw.astype(np.float32), "prepared": prepared})
     (folder / "preprocessing.json").write_text(json.dumps(document))
 

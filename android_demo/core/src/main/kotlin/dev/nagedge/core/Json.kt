@@ -47,7 +47,7 @@ sealed class Json {
     private fun brief(): String = toString().take(40)
 
     /** The text of this value: one line, with the members in their order. */
-    override fun toString(): String = StringBuilder().also { write(it) }.toString()
+    final override fun toString(): String = StringBuilder().also { write(it) }.toString()
 
     private fun write(out: StringBuilder) {
         when (this) {
