@@ -12,7 +12,16 @@ from pathlib import Path
 from tools import ORT_VERSION, Tools
 from unbionic import unbionic
 
-__all__ = ["DEMO", "BuildError", "compile_core", "compile_core_tests", "run", "run_core_tests"]
+__all__ = [
+    "DEMO",
+    "BuildError",
+    "classpath",
+    "compile_core",
+    "compile_core_tests",
+    "run",
+    "run_core_tests",
+    "strict_kotlinc",
+]
 
 DEMO = Path(__file__).resolve().parents[1]
 """The Gradle project."""
@@ -42,7 +51,13 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None, env: dict[str
     return output
 
 
+def strict_kotlinc(tools: Tools) -> list[str]:
+    """What starts the compiler with the options of both modules."""
+    return [*tools.kotlinc(), *_STRICT]
+
+
 def classpath(*paths: Path) -> str:
+    """Jars and folders as one word."""
     return os.pathsep.join(str(path) for path in paths)
 
 
@@ -50,7 +65,7 @@ def compile_core(tools: Tools, out: Path) -> Path:
     """Compile `core` against the AAR's own Java API, warnings being errors, and return its jar."""
     jar = out / "core.jar"
     sources = DEMO / "core" / "src" / "main" / "kotlin"
-    run([*tools.kotlinc(), *_STRICT, "-cp", classpath(tools.kotlin_library, tools.ort_java), "-d", jar, sources])
+    run([*strict_kotlinc(tools), "-cp", classpath(tools.kotlin_library, tools.ort_java), "-d", jar, sources])
     return jar
 
 
@@ -59,7 +74,7 @@ def compile_core_tests(tools: Tools, core: Path, out: Path) -> Path:
     jar = out / "core-tests.jar"
     sources = DEMO / "core" / "src" / "test" / "kotlin"
     needed = classpath(core, *_for_tests(tools))
-    run([*tools.kotlinc(), *_STRICT, f"-Xfriend-paths={core}", "-cp", needed, "-d", jar, sources])
+    run([*strict_kotlinc(tools), f"-Xfriend-paths={core}", "-cp", needed, "-d", jar, sources])
     return jar
 
 

@@ -47,7 +47,7 @@ object Golden {
     fun targets(bundle: Bundle, index: Int): Map<String, FloatArray> = bundle.manifest.tasks.associate { task ->
         task.name to when (task.kind) {
             TaskKind.CLASSIFICATION -> floatArrayOf((index % task.size).toFloat())
-            TaskKind.REGRESSION -> floatArrayOf(index * 0.1f)
+            TaskKind.REGRESSION -> floatArrayOf(1f + index * 0.1f)
             else -> FloatArray(task.size) { ((index + it) % 2).toFloat() }
         }
     }
