@@ -75,6 +75,11 @@ PACKAGES = (
         "the signatures of every public class of Android's API 36",
     ),
     Package(
+        "npm", "@nativescript/types-android", "9.1.1", "nativescript-types-android-9.1.1.tgz",
+        "16193ea9c70286d5b0d3e2dc559abb483ad61fb599219c59d1a4146fe370b25a",
+        "since which API level every public class and member of Android is there, and the values of constants",
+    ),
+    Package(
         "debian", "junit4", "4.13.2-3", "junit4_4.13.2-3_all.deb",
         "2f516bef5fa0f714da4f8b95c367c00aea64159c099c5157579fb95823dbcc56", "JUnit",
     ),
@@ -125,6 +130,11 @@ class Tools:
     def stubs_api36(self) -> Path:
         return self.folder / "stubs36"
 
+    @property
+    def api_levels(self) -> Path:
+        """Declarations of the API levels 21 to 37, with the level since which each is there."""
+        return self.folder / "since" / "android-platform-21-37-merged.d.ts"
+
     def android(self, name: str) -> Path:
         """``aapt2``, ``framework.apk``, ``apksigner.jar``, ``baksmali.jar`` or ``bundletool.jar``."""
         return self.folder / "android" / name
@@ -136,7 +146,7 @@ class Tools:
 
 
 def fetch_tools(cache: Path | None = None) -> Tools:
-    """Return the tools, fetched on first use (318 MB); afterwards no network is needed.
+    """Return the tools, fetched on first use (322 MB); afterwards no network is needed.
 
     Args:
         cache: the folder to keep them in; None takes the user's cache folder.
@@ -161,7 +171,7 @@ def fetch_tools(cache: Path | None = None) -> Tools:
     return Tools(folder)
 
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Rises when what is unpacked where changes, so that an older cache is not used."""
 
 _FROM_MOBSF = {
@@ -207,6 +217,8 @@ def _fill(folder: Path) -> None:
         (folder / "ort" / "onnxruntime.aar").unlink()
         _from_mobsf(archives["mobsf"], folder / "android")
         _unzip(archives["chaquopy-stubs-android"], folder / "stubs36", lambda path: path.endswith(".pyi"))
+        merged = "lib/android/android-platform-21-37-merged.d.ts"
+        _untar(archives["@nativescript/types-android"], folder / "since", merged.__eq__, flat=True)
         for package in ("junit4", "libhamcrest-java"):
             _undebian(archives[package], folder / "junit")
 
