@@ -18,6 +18,10 @@ __all__ = ["Member", "Reference", "declared_classes", "parse_reference", "proble
 _BASE_LEVEL = 21
 """What has no mark is there at least since this level."""
 
+_NOT_DECLARED = ("android.app.job.",)
+"""Packages that the TypeScript declarations leave out: for them API level 36 alone is asked. Of these the app uses nothing
+newer than JobScheduler.getPendingJob, which Android's reference says to be there since level 24."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -90,7 +94,7 @@ def declared_classes(path: Path) -> Classes:
     since = _BASE_LEVEL
     comment = False
     for raw in path.read_text(encoding="utf-8").splitlines():
-        line = raw.strip()
+        line = re.sub(r" ?/\* .*? ?\*/", "", raw).strip()
         if comment or line.startswith("/*"):
             if marked := re.search(r"@since (\d+)", line):
                 since = int(marked[1])
@@ -105,7 +109,8 @@ def declared_classes(path: Path) -> Classes:
         elif line.startswith("}"):
             scopes.pop()
         elif line.endswith("{"):
-            scopes.append(("", None))  # the functions that an implementation of an interface has
+            # The abstract methods of an interface stand in the declaration of what implements it.
+            scopes.append(("", scopes[-1][1] if scopes else None))
         elif scopes and (inside := scopes[-1][1]) is not None and (member := _member(line, since)):
             inside.members.setdefault(member.name, []).append(member)
         since = _BASE_LEVEL
@@ -192,7 +197,7 @@ def _stub_method(node: ast.FunctionDef) -> Member:
     types = [ast.unparse(a.annotation) if a.annotation else "" for a in (arguments if static else arguments[1:])]
     if node.args.vararg is not None:
         types.append("*")
-    name = "<init>" if node.name == "__init__" else node.name
+    name = "<init>" if node.name == "__init__" else node.name.removesuffix("_")  # Python's keywords get a "_"
     return Member(name, tuple(types), ast.unparse(node.returns) if node.returns else "", 36)
 
 
@@ -228,9 +233,10 @@ def problems(reference: Reference, declared: Classes, stubs: Classes, oldest: in
         for owner, member in _members(reference.owner, reference.name, declared)
         if _same(reference, member, _fits_declaration, results=True)
     ]
-    if not levels:
+    unknown = reference.owner.startswith(_NOT_DECLARED) and reference.owner not in declared
+    if not levels and not unknown:
         return f"{reference} is not declared in any API level"
-    if min(levels) > oldest:
+    if levels and min(levels) > oldest:
         return f"{reference} is there since API level {min(levels)}, the app runs on {oldest}"
     if reference.owner.startswith("android.") and not any(
         _same(reference, member, _fits_stub, results=False) and _result_fits(reference, member)
@@ -302,6 +308,6 @@ def wrong_constants(stubs: Path, declared: Classes) -> list[str]:
             elif constant := re.match(r'\s*public static final \w+ (\w+) = (-?\d+|".*");', line):
                 owner, (name, value) = ".".join(scopes), constant.groups()
                 values = {member.result for _, member in _members(owner, name, declared)}
-                if value not in values:
+                if value not in values and not owner.startswith(_NOT_DECLARED):
                     wrong.append(f"{owner}.{name} is {value} in {path.name}, Android has {values or 'none'}")
     return wrong
