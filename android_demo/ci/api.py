@@ -1,8 +1,8 @@
 """Does what the app calls exist on Android: on the oldest system that it runs on, and on the newest?
 
-Two published descriptions of the API are asked, as no Android SDK is at hand. One (TypeScript declarations of API levels 21
-to 37) knows since which level everything is there, and the values of constants, but no number types. The other (Python
-stubs of API level 36) tells int from long in parameters. Neither tells int from long in results.
+Two published descriptions of the API are asked, as no Android SDK is at hand. One (TypeScript declarations of API
+levels 21 to 37) knows since which level everything is there, and the values of constants, but no number types. The
+other (Python stubs of API level 36) tells int from long in parameters. Neither tells int from long in results.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Member", "Reference", "declared_classes", "parse_reference", "problems", "stub_classes", "wrong_constants"]
+__all__ = [
+    "Member",
+    "Reference",
+    "declared_classes",
+    "parse_reference",
+    "problems",
+    "stub_classes",
+    "wrong_constants",
+]
 
 _BASE_LEVEL = 21
 """What has no mark is there at least since this level."""
 
 _NOT_DECLARED = ("android.app.job.",)
-"""Packages that the TypeScript declarations leave out: for them API level 36 alone is asked. Of these the app uses nothing
-newer than JobScheduler.getPendingJob, which Android's reference says to be there since level 24."""
+"""Packages that the TypeScript declarations leave out: for them API level 36 alone is asked. Of these the app uses
+nothing newer than JobScheduler.getPendingJob, which Android's reference says to be there since level 24."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,9 @@ def _bases(clause: str) -> Iterator[str]:
 
 
 def _member(line: str, since: int) -> Member | None:
-    if method := re.match(r"(?:public |protected |abstract |static )*([\w$]+)(?:<.*?>)?\((.*?)\)(?:: (.*))?;$", line):
+    if method := re.match(
+        r"(?:public |protected |abstract |static )*([\w$]+)(?:<.*?>)?\((.*?)\)(?:: (.*))?;$", line
+    ):
         name = "<init>" if method[1] == "constructor" else method[1]
         types = tuple(part.partition(":")[2].strip() for part in _split(method[2]))
         return Member(name, types, method[3] or "", since)
@@ -156,9 +166,15 @@ def _fits_declaration(descriptor: str, written: str) -> bool:
             written == _TYPESCRIPT[descriptor] or bool(re.fullmatch(r'-?[\d.e+-]+|true|false|".*"', written))
         )
     name = _class_name(descriptor)
-    if name in ("java.lang.String", "java.lang.CharSequence") and (written == "string" or written.startswith('"')):
+    if name in ("java.lang.String", "java.lang.CharSequence") and (
+        written == "string" or written.startswith('"')
+    ):
         return True
-    return written.partition("<")[0] == name or written == "any" or re.fullmatch(r"[A-Z]\w?", written) is not None
+    return (
+        written.partition("<")[0] == name
+        or written == "any"
+        or re.fullmatch(r"[A-Z]\w?", written) is not None
+    )
 
 
 # --- API level 36, from Python stubs
@@ -194,7 +210,9 @@ def _stubs_in(body: Sequence[ast.stmt], outer: str, classes: Classes) -> None:
 def _stub_method(node: ast.FunctionDef) -> Member:
     arguments = node.args.posonlyargs + node.args.args
     static = any(getattr(decorator, "id", "") == "staticmethod" for decorator in node.decorator_list)
-    types = [ast.unparse(a.annotation) if a.annotation else "" for a in (arguments if static else arguments[1:])]
+    types = [
+        ast.unparse(a.annotation) if a.annotation else "" for a in (arguments if static else arguments[1:])
+    ]
     if node.args.vararg is not None:
         types.append("*")
     name = "<init>" if node.name == "__init__" else node.name.removesuffix("_")  # Python's keywords get a "_"
@@ -202,10 +220,16 @@ def _stub_method(node: ast.FunctionDef) -> Member:
 
 
 _JAVA_NUMBERS = {
-    "I": "java.jint", "J": "java.jlong", "F": "java.jfloat", "D": "java.jdouble", "Z": "java.jboolean", "B": "java.jbyte",
-    "S": "java.jshort", "C": "java.jchar",
+    "I": "java.jint", "J": "java.jlong", "F": "java.jfloat", "D": "java.jdouble", "Z": "java.jboolean",
+    "B": "java.jbyte", "S": "java.jshort", "C": "java.jchar",
 }  # fmt: skip
-_PYTHON = {"V": "None", **dict.fromkeys("IJSB", "int"), "Z": "bool", **dict.fromkeys("FD", "float"), "C": "str"}
+_PYTHON = {
+    "V": "None",
+    **dict.fromkeys("IJSB", "int"),
+    "Z": "bool",
+    **dict.fromkeys("FD", "float"),
+    "C": "str",
+}
 
 
 def _fits_stub(descriptor: str, written: str) -> bool:
@@ -215,7 +239,9 @@ def _fits_stub(descriptor: str, written: str) -> bool:
         return _JAVA_NUMBERS[descriptor] in written
     name = _class_name(descriptor)
     loose = ("java.lang.CharSequence", "java.lang.Object", "java.lang.Class")
-    return name in loose or name.rpartition(".")[2] in written or re.fullmatch(r"_?\w{1,2}", written) is not None
+    return (
+        name in loose or name.rpartition(".")[2] in written or re.fullmatch(r"_?\w{1,2}", written) is not None
+    )
 
 
 # --- the verdict
@@ -301,7 +327,9 @@ def wrong_constants(stubs: Path, declared: Classes) -> list[str]:
         outer = ".".join(path.relative_to(stubs).with_suffix("").parts)
         scopes = [outer.rpartition(".")[0]]
         for line in text.splitlines():
-            if opened := re.match(r"\s*(?:public |static |final |abstract )*(?:class|interface|enum) (\w+)", line):
+            if opened := re.match(
+                r"\s*(?:public |static |final |abstract )*(?:class|interface|enum) (\w+)", line
+            ):
                 scopes.append(opened[1])
             elif line.strip() == "}":
                 scopes.pop()

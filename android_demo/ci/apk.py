@@ -142,7 +142,9 @@ def _sign(tools: Tools, unsigned: Path, signed: Path, settings: AppSettings) -> 
 def _named_classes() -> Iterable[str]:
     """The classes that manifest and layouts name, by their names in the app's package."""
     source = DEMO / "app" / "src" / "main"
-    names = re.findall(r'android:name="\.(\w+)"', (source / "AndroidManifest.xml").read_text(encoding="utf-8"))
+    names = re.findall(
+        r'android:name="\.(\w+)"', (source / "AndroidManifest.xml").read_text(encoding="utf-8")
+    )
     for layout in sorted((source / "res" / "layout").glob("*.xml")):
         names += re.findall(r"<dev\.nagedge\.demo\.(\w+)", layout.read_text(encoding="utf-8"))
     return sorted(set(names))

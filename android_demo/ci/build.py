@@ -26,8 +26,11 @@ __all__ = [
 DEMO = Path(__file__).resolve().parents[1]
 """The Gradle project."""
 
-_STRICT = ("-Werror", "-jvm-target", "1.8", "-Xjdk-release=8", "-no-stdlib", "-no-reflect")
-"""As the build.gradle.kts files have it: what runs on Android 7 is Java 8."""
+_STRICT = (
+    "-Werror", "-jvm-target", "1.8", "-Xjdk-release=8", "-language-version", "2.3", "-api-version", "2.3", "-no-stdlib",
+    "-no-reflect",
+)  # fmt: skip
+"""As the build.gradle.kts files have it: what runs on Android 7 is Java 8, and Gradle's Kotlin is 2.3."""
 
 _JAVA = ("java", "-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch", "-XX:+UseSerialGC")
 """The heap has its whole size from the start, so that what the process grows by was not freed by native code."""
@@ -101,9 +104,13 @@ def run_core_tests(tools: Tools, core: Path, tests: Path, golden: Path, out: Pat
     shim = (tools.ort_natives / "x86_64" / "libonnxruntime4j_jni.so").read_bytes()
     (natives / "libonnxruntime4j_jni.so").write_bytes(unbionic(shim))
     with zipfile.ZipFile(tests) as jar:
-        classes = sorted(name[:-6].replace("/", ".") for name in jar.namelist() if re.search(r"/\w+Test\.class$", name))
+        classes = sorted(
+            name[:-6].replace("/", ".") for name in jar.namelist() if re.search(r"/\w+Test\.class$", name)
+        )
     command = [
         *_JAVA, f"-Donnxruntime.native.path={natives}", f"-Dnagedge.golden={golden}",
         f"-Dnagedge.ort={ORT_VERSION}", "-cp", classpath(core, tests, *_for_tests(tools)), "org.junit.runner.JUnitCore",
     ]  # fmt: skip
-    return run([*command, *classes], env={**os.environ, "LD_LIBRARY_PATH": str(natives), "OMP_NUM_THREADS": "1"})
+    return run(
+        [*command, *classes], env={**os.environ, "LD_LIBRARY_PATH": str(natives), "OMP_NUM_THREADS": "1"}
+    )

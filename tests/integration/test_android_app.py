@@ -96,7 +96,9 @@ def test_core_passes_its_tests_on_the_jvm(built: Built) -> None:
     written = sum(path.read_text(encoding="utf-8").count("@Test\n") for path in sources)
     assert f"OK ({written} tests)" in output, output
     for case in CASES:
-        found = re.search(rf"{case}: the largest difference of a loss from Python's over 50 steps is (\S+)", output)
+        found = re.search(
+            rf"{case}: the largest difference of a loss from Python's over 50 steps is (\S+)", output
+        )
         assert found is not None, output
         assert float(found[1]) <= 1e-6
 
@@ -188,7 +190,10 @@ def test_the_libraries_in_the_apk_are_the_published_ones(built: Built) -> None:
     with zipfile.ZipFile(built.apk) as archive:
         for abi in ("arm64-v8a", "x86_64"):
             for library in ("libonnxruntime.so", "libonnxruntime4j_jni.so"):
-                assert archive.read(f"lib/{abi}/{library}") == (built.tools.ort_natives / abi / library).read_bytes()
+                assert (
+                    archive.read(f"lib/{abi}/{library}")
+                    == (built.tools.ort_natives / abi / library).read_bytes()
+                )
         (machine,) = struct.unpack_from("<H", archive.read("lib/arm64-v8a/libonnxruntime.so"), 18)
         assert machine == 183, "AArch64"
         assert "assets/licenses/onnxruntime-LICENSE" in archive.namelist()
@@ -198,7 +203,9 @@ def test_gradle_has_the_versions_that_are_tested_here() -> None:
     catalog = tomllib.loads((DEMO / "gradle/libs.versions.toml").read_text(encoding="utf-8"))
     version = catalog["versions"]["onnxruntime"]
     assert version == android_tools.ORT_VERSION
-    assert tuple(int(part) for part in version.split(".")) < (1, 29), "from 1.29 on it sends telemetry by default"
+    assert tuple(int(part) for part in version.split(".")) < (1, 29), (
+        "from 1.29 on it sends telemetry by default"
+    )
     wrapper = (DEMO / "gradle/wrapper/gradle-wrapper.properties").read_text(encoding="utf-8")
     assert re.search(r"^distributionSha256Sum=[0-9a-f]{64}$", wrapper, re.MULTILINE)
     settings = apk.app_settings()
@@ -207,10 +214,14 @@ def test_gradle_has_the_versions_that_are_tested_here() -> None:
 
 def test_no_tool_is_in_the_repository_and_core_knows_no_android() -> None:
     for path in DEMO.rglob("*"):
-        if path.is_file() and not {".gradle", "build", "__pycache__", "assets"} & set(path.relative_to(DEMO).parts):
+        if path.is_file() and not {".gradle", "build", "__pycache__", "assets"} & set(
+            path.relative_to(DEMO).parts
+        ):
             assert path.suffix not in {".jar", ".aar", ".so", ".apk", ".dex", ".tgz", ".whl", ".deb"}, path
     for path in (DEMO / "core").rglob("*.kt"):
-        assert not re.search(r"^import (?:android|androidx)\.", path.read_text(encoding="utf-8"), re.MULTILINE), path
+        assert not re.search(
+            r"^import (?:android|androidx)\.", path.read_text(encoding="utf-8"), re.MULTILINE
+        ), path
     for path in DEMO.rglob("*.kt"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
         assert "androidx" not in path.read_text(encoding="utf-8"), path

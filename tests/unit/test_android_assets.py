@@ -102,7 +102,7 @@ def test_a_bundle_that_cannot_train_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as error:
         write_android_assets(bundle, tmp_path / "assets")
     assert str(error.value) == (
-        f"bundle {str(bundle.path)!r} has no target that trains on ONNX Runtime in float32, which the Android app needs "
-        f"(it has any-any-onnxruntime-fp32): export it with --target {TRAIN}. No assets were written."
+        f"bundle {str(bundle.path)!r} has no target that trains on ONNX Runtime in float32, which the Android app "
+        f"needs (it has any-any-onnxruntime-fp32): export it with --target {TRAIN}. No assets were written."
     )
     assert not (tmp_path / "assets").exists()

@@ -10,6 +10,7 @@ import android.widget.LinearLayout
 import android.widget.TextView
 import android.widget.Toast
 import dev.nagedge.core.Answer
+import dev.nagedge.core.BundleException
 import dev.nagedge.core.ImageInput
 import dev.nagedge.core.Learner
 import dev.nagedge.core.LessonPlan
@@ -44,12 +45,17 @@ class MainActivity : Activity() {
         onTap(R.id.reset) { askReset() }
         onTap(R.id.export_weights) { chooseFile(Intent.ACTION_CREATE_DOCUMENT, EXPORT) }
         onTap(R.id.import_weights) { chooseFile(Intent.ACTION_OPEN_DOCUMENT, IMPORT) }
-        workshop.ask({ Opened(it, ImageInput(it.manifest.inputs.single(), it.manifest.preprocessing.stepsFor(it.manifest.inputs.single().name))) }, ::tell) {
-            opened(it)
-        }
+        workshop.ask({ Opened(it, imageOf(it)) }, ::tell) { opened(it) }
     }
 
     private class Opened(val learner: Learner, val image: ImageInput)
+
+    private fun imageOf(learner: Learner): ImageInput {
+        val manifest = learner.manifest
+        val input = manifest.inputs.singleOrNull()
+            ?: throw BundleException("this app draws one image, the model takes ${manifest.inputs.size} inputs")
+        return ImageInput(input, manifest.preprocessing.stepsFor(input.name))
+    }
 
     /** The manifest never changes, so that the screen may read it while the learner works. */
     private fun opened(opened: Opened) {
@@ -138,7 +144,7 @@ class MainActivity : Activity() {
                     runOnUiThread {
                         chart.add(report.loss)
                         stepTimes.add(report.durationNs)
-                        text(R.id.progress).text = getString(R.string.learning_step, report.step + 1, report.step / STEPS * STEPS + STEPS, report.loss)
+                        text(R.id.progress).text = getString(R.string.learning_step, report.step + 1, report.loss)
                         showLatency()
                     }
                     !stopAsked.get()
