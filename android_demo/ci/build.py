@@ -20,6 +20,7 @@ __all__ = [
     "compile_core_tests",
     "run",
     "run_core_tests",
+    "runtime_options",
     "strict_kotlinc",
 ]
 
@@ -98,19 +99,24 @@ def run_core_tests(tools: Tools, core: Path, tests: Path, golden: Path, out: Pat
     Raises:
         BuildError: a test failed.
     """
-    natives = out / "natives"
-    natives.mkdir(parents=True, exist_ok=True)
-    (natives / "libonnxruntime.so").write_bytes(tools.ort_linux.read_bytes())
-    shim = (tools.ort_natives / "x86_64" / "libonnxruntime4j_jni.so").read_bytes()
-    (natives / "libonnxruntime4j_jni.so").write_bytes(unbionic(shim))
+    options, environment = runtime_options(tools, out)
     with zipfile.ZipFile(tests) as jar:
         classes = sorted(
             name[:-6].replace("/", ".") for name in jar.namelist() if re.search(r"/\w+Test\.class$", name)
         )
     command = [
-        *_JAVA, f"-Donnxruntime.native.path={natives}", f"-Dnagedge.golden={golden}",
-        f"-Dnagedge.ort={ORT_VERSION}", "-cp", classpath(core, tests, *_for_tests(tools)), "org.junit.runner.JUnitCore",
+        *_JAVA, *options, f"-Dnagedge.golden={golden}", f"-Dnagedge.ort={ORT_VERSION}", "-cp",
+        classpath(core, tests, *_for_tests(tools)), "org.junit.runner.JUnitCore",
     ]  # fmt: skip
-    return run(
-        [*command, *classes], env={**os.environ, "LD_LIBRARY_PATH": str(natives), "OMP_NUM_THREADS": "1"}
-    )
+    return run([*command, *classes], env=environment)
+
+
+def runtime_options(tools: Tools, out: Path) -> tuple[list[str], dict[str, str]]:
+    """Put ONNX Runtime for this machine into ``out``; return the JVM's options and the environment that use it."""
+    natives = out / "natives"
+    natives.mkdir(parents=True, exist_ok=True)
+    (natives / "libonnxruntime.so").write_bytes(tools.ort_linux.read_bytes())
+    shim = (tools.ort_natives / "x86_64" / "libonnxruntime4j_jni.so").read_bytes()
+    (natives / "libonnxruntime4j_jni.so").write_bytes(unbionic(shim))
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(natives), "OMP_NUM_THREADS": "1"}
+    return [f"-Donnxruntime.native.path={natives}"], environment
