@@ -33,6 +33,7 @@ import apk  # noqa: E402
 import build  # noqa: E402
 import tools as android_tools  # noqa: E402
 import verify  # noqa: E402
+import walkthrough  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,32 @@ def test_core_passes_its_tests_on_the_jvm(built: Built) -> None:
             assert len(workload.latency.samples_ms) == 120
             assert workload.latency.quantile(0.5).value is not None
             assert workload.latency.steady_ms[-1] == workload.latency.samples_ms[-1]
+
+
+def test_a_person_can_use_the_app_on_stand_ins_of_android(built: Built, tmp_path: Path) -> None:
+    """Its own activities, views and job: draw, correct, learn, stop, export, reset, import, restart, benchmark."""
+    output = walkthrough.walk_through(built.tools, built.core, built.folder, built.folder / "assets")
+    seen = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
+    assert built.exported.manifest.content_hash()[:12] in seen["headline"]
+    assert seen["fresh"] == "as exported: nothing learnt yet"
+    factory = seen["a seven"]
+    # The bundle is not trained: it knows nothing of digits, until it is told that a seven is a three.
+    assert seen["examples"] == "10 examples to learn from, 2 kept aside"
+    score = re.search(r"digit: (\d) of 9 right → (\d) of 9", seen["scores"])
+    assert score is not None
+    assert int(score[2]) > int(score[1])
+    assert re.search(r"prediction p50 \d+\.\d\d ms, p90 \d+\.\d\d ms · training step p50 \d", seen["latency"])
+    learnt = seen["a seven after learning"]
+    assert learnt.startswith("3, ")
+    assert seen["a seven after the reset"] == factory
+    assert seen["a seven after the import"] != factory
+    assert seen["reset asks"] == "Weights only / Weights and examples"
+    assert re.match(r"\d+ steps learnt, 9 examples to learn from, 2 kept aside", seen["after a restart"])
+    assert "holds no bundle" in seen["benchmark of nothing"]
+    assert "nagedge export" in seen["without a bundle"]
+    profile = Profile.from_json((built.folder / "phone/external/profile.json").read_text())
+    assert profile.host.os_name == "Android 7.0 (API 24)"
+    assert [len(workload.latency.samples_ms) for workload in profile.workloads] == [60, 60]
 
 
 def test_the_apk_is_signed_and_says_what_it_is(built: Built) -> None:

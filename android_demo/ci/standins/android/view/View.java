@@ -65,6 +65,7 @@ public class View {
       canvas.graphics.setColor(new Color(Res.colorOf("@color/card"), true));
       canvas.graphics.fillRoundRect(0, 0, width, height, 48, 48);
       canvas.graphics.setColor(new Color(Res.colorOf("@color/line"), true));
+      canvas.graphics.setStroke(new java.awt.BasicStroke(2));
       canvas.graphics.drawRoundRect(0, 0, width - 1, height - 1, 48, 48);
     } else if (background != null) {
       canvas.graphics.setColor(new Color(Res.colorOf(background), true));
