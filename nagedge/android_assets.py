@@ -23,8 +23,8 @@ ASSET_FOLDER = "bundle"
 def write_android_assets(bundle: Bundle, assets: str | Path) -> Path:
     """Write ``bundle/`` into a folder of assets, in place of the one that is there, and return it.
 
-    The manifest is the bundle's own, so that the app has the export's hash (:meth:`Manifest.content_hash`). Of the other
-    files only those are copied that the app reads: parameters, momentum, inference and the training step.
+    The manifest is the bundle's own, so that the app has the export's hash (:meth:`Manifest.content_hash`). Of the
+    other files only those are copied that the app reads: parameters, momentum, inference and the training step.
 
     Args:
         bundle: must hold a training step for ONNX Runtime in float32.
@@ -61,6 +61,7 @@ def _target(bundle: Bundle) -> TargetEntry:
         ):
             return entry
     raise ConfigurationError(
-        f"bundle {str(bundle.path)!r} has no target that trains on ONNX Runtime in float32, which the Android app needs "
-        f"(it has {', '.join(targets)}): export it with --target any-any-onnxruntime-fp32-train. No assets were written."
+        f"bundle {str(bundle.path)!r} has no target that trains on ONNX Runtime in float32, which the Android app "
+        f"needs (it has {', '.join(targets)}): export it with --target any-any-onnxruntime-fp32-train. No assets were "
+        "written."
     )
