@@ -74,9 +74,10 @@ def compile_app(tools: Tools, core: Path, out: Path, assets: Path | None) -> Pat
 
 def _link_resources(tools: Tools, source: Path, out: Path, assets: Path | None) -> None:
     settings = app_settings()
-    # Gradle's plugin adds the package from the build file; aapt2 wants it in the manifest.
+    # Gradle's plugin adds these two: the package, from the build file, and that libraries stay in the APK.
     manifest = (source / "AndroidManifest.xml").read_text(encoding="utf-8")
     named = manifest.replace("<manifest ", f'<manifest package="{settings.namespace}" ', 1)
+    named = named.replace("<application\n", '<application android:extractNativeLibs="false"\n', 1)
     (out / "AndroidManifest.xml").write_text(named, encoding="utf-8")
     aapt2 = tools.android("aapt2")
     run([aapt2, "compile", "--dir", source / "res", "-o", out / "resources.zip"])

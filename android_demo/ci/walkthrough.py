@@ -1,7 +1,7 @@
 """Run the app's own code on a JVM, on stand-ins of the classes of Android that it uses, as a person would use it.
 
-The stand-ins (ci/standins) read the app's layouts, strings and colours, and have as much of Android's behaviour as these
-need. They are not Android: what is wrong in them and right there, or the other way round, is not seen.
+The stand-ins (ci/standins) read the app's layouts, strings and colours, and have as much of Android's behaviour as
+these need. They are not Android: what is wrong in them and right there, or the other way round, is not seen.
 """
 
 from __future__ import annotations
