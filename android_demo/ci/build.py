@@ -119,4 +119,4 @@ def runtime_options(tools: Tools, out: Path) -> tuple[list[str], dict[str, str]]
     shim = (tools.ort_natives / "x86_64" / "libonnxruntime4j_jni.so").read_bytes()
     (natives / "libonnxruntime4j_jni.so").write_bytes(unbionic(shim))
     environment = {**os.environ, "LD_LIBRARY_PATH": str(natives), "OMP_NUM_THREADS": "1"}
-    return [f"-Donnxruntime.native.path={natives}"], environment
+    return [f"-Donnxruntime.native.path={natives}", "-Duser.language=en"], environment
