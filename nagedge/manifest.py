@@ -5,6 +5,7 @@ The JSON Schema in the documentation is generated from these classes.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -230,6 +231,14 @@ class Manifest(_Entry):
         """Return the only batch size that a target's artifacts take; None when it is free."""
         own = self.targets[target].batch
         return self.batch if own is None else own
+
+    def content_hash(self) -> str:
+        """Return what identifies the export: SHA-256 of the lines ``<sha256>  <path>`` of all files, sorted by path.
+
+        What verification adds to the manifest later does not change it.
+        """
+        lines = (f"{self.files[name].sha256}  {name}\n" for name in sorted(self.files))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def manifest_json_schema() -> dict[str, Any]:

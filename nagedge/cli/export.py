@@ -46,6 +46,10 @@ def command(
             min=0, help="Training steps to verify before the bundle counts as exported; 0 leaves it out."
         ),
     ] = 3,
+    android_assets: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Put what the Android app reads into this folder of assets."),
+    ] = None,
 ) -> None:
     """Write a bundle: inference and the training step as files, with everything a device needs to know.
 
@@ -69,7 +73,13 @@ def command(
     print_files(bundle.path)
     if verify_steps and out.suffix != ".zip":
         _verify(bundle, verify_steps)
-    print_paths({"bundle": bundle.path})
+    written = {"bundle": bundle.path}
+    if android_assets is not None:
+        from nagedge.android_assets import write_android_assets
+
+        written["android assets"] = write_android_assets(bundle, android_assets)
+        typer.echo(f"bundle hash {bundle.manifest.content_hash()}")
+    print_paths(written)
     refuse_rest(bundle)
     typer.echo(f"next: nagedge verify {bundle.path}")
 

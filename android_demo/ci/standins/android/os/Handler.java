@@ -1,0 +1,10 @@
+package android.os;
+
+public class Handler {
+  public Handler(Looper looper) {}
+
+  public final boolean post(Runnable r) {
+    standin.Device.post(r);
+    return true;
+  }
+}

@@ -1,0 +1,6 @@
+package android.content.res;
+
+public final class Configuration {
+  public float fontScale;
+  Configuration() {}
+}
