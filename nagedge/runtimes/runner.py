@@ -17,6 +17,7 @@ op          further keys -> keys of the answer
 ``predict`` ``inputs``, ``outputs`` (files) -> ``seconds``
 ``step``    ``inputs``, ``outputs``, ... -> ``seconds``
 ``state``   ``outputs`` -> nothing
+``repeat``  ``inputs``, ``outputs``, ``calls`` and/or ``budget_s``, ``marks`` -> ``durations_ns``, ``timed``
 ``close``   -> nothing
 =========== ============================================================================================================
 
@@ -24,12 +25,18 @@ Kinds ``onnxruntime``, ``litert`` and ``tflite_runtime`` run one function of a f
 is carried from step to step: ``"carry"`` maps names of outputs to the inputs that they become, and ``"state"`` is the
 file with the first values. ``step`` writes the outputs that are not carried, ``state`` the carried values by the names
 of the inputs. Kind ``ort_training`` is the runtime with a training loop of its own; its state is its checkpoint.
+
+``repeat`` runs the function again and again on the same inputs, reads and writes nothing meanwhile, and says what each call
+took; ``timed`` says what a call is. Its state stays as it is: every call computes the same. With ``marks`` each call, and
+five times nothing, is a region that an instruction counter sees (nagedge/devices/nagcount.c).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import os
@@ -55,6 +62,14 @@ KINDS = ("onnxruntime", "ort_training", "litert", "tflite_runtime")
 Request = Mapping[str, Any]
 Arrays = dict[str, Any]
 Function = Callable[[Arrays], Arrays]
+Call = Callable[[], Any]
+Prepared = tuple[Call, Callable[[], Call], Callable[[], Arrays], str]
+"""The first call; what returns the later calls; what returns their outputs; what a later call is."""
+
+EMPTY_REGIONS = 5
+FIRST_EMPTY_LABEL = 1 << 32
+_MAGIC = 0x4E61674564676521
+_GETPID = {"aarch64": 172, "x86_64": 39}
 
 
 def load_arrays(path: Any) -> Arrays:
@@ -79,12 +94,19 @@ class FunctionSession:
         inputs: names that ``run`` takes; others are not passed on.
         carry: name of an output -> name of the input that it becomes.
         state: first values by name of the input.
+        prepare: takes arrays by name, returns what repeats one call of the function on them.
     """
 
     def __init__(
-        self, run: Function, inputs: Iterable[str], carry: Mapping[str, str], state: Mapping[str, Any]
+        self,
+        run: Function,
+        inputs: Iterable[str],
+        carry: Mapping[str, str],
+        state: Mapping[str, Any],
+        prepare: Callable[[Arrays], Prepared],
     ) -> None:
         self._run, self._inputs, self._carry, self._state = run, set(inputs), carry, dict(state)
+        self._prepare = prepare
 
     def predict(self, request: Request) -> Arrays:
         """Run the function on the given inputs and the state, which stays."""
@@ -100,6 +122,11 @@ class FunctionSession:
     def state(self, request: Request) -> None:
         """Write the state."""
         save_arrays(request["outputs"], self._state)
+
+    def prepared(self, request: Request) -> Prepared:
+        """Return what repeats one call on the given inputs and the state."""
+        given = {**load_arrays(request["inputs"]), **self._state}
+        return self._prepare({name: array for name, array in given.items() if name in self._inputs})
 
 
 class OrtTrainingSession:
@@ -168,8 +195,10 @@ def open_session(request: Request) -> tuple[Session, dict[str, Any]]:
         session = OrtTrainingSession(request)
         return session, {"runtime": f"onnxruntime-training {_ort_version()}", "inputs": session.inputs}
     state = load_arrays(request["state"]) if "state" in request else {}
-    run, names, runtime = _open_onnx(request) if kind == "onnxruntime" else _open_tflite(request)
-    return FunctionSession(run, names, request.get("carry", {}), state), {"runtime": runtime, "inputs": names}
+    opened = _open_onnx(request) if kind == "onnxruntime" else _open_tflite(request)
+    run, names, runtime, prepare = opened
+    session = FunctionSession(run, names, request.get("carry", {}), state, prepare)
+    return session, {"runtime": runtime, "inputs": names}
 
 
 def _ort_version() -> str:
@@ -186,7 +215,7 @@ def _set_ort_options(options: Any, request: Request) -> None:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
 
 
-def _open_onnx(request: Request) -> tuple[Function, list[str], str]:
+def _open_onnx(request: Request) -> tuple[Function, list[str], str, Callable[[Arrays], Prepared]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -198,10 +227,28 @@ def _open_onnx(request: Request) -> tuple[Function, list[str], str]:
         results = session.run(None, given)
         return {name: results[i] for i, name in enumerate(outputs)}
 
-    return run, [node.name for node in session.get_inputs()], f"onnxruntime {onnxruntime.__version__}"
+    def prepare(given: Arrays) -> Prepared:
+        binding = session.io_binding()
+        for name, array in given.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in outputs:
+            binding.bind_output(name)
+
+        def call() -> None:
+            session.run_with_iobinding(binding)
+
+        def settle() -> Call:  # later calls write where the first one allocated, as in a program that runs many
+            for name, value in zip(outputs, binding.get_outputs()):  # noqa: B905 - Python 3.9 has no strict
+                binding.bind_ortvalue_output(name, value)
+            return call
+
+        return call, settle, lambda: dict(zip(outputs, binding.copy_outputs_to_cpu())), "a run with bound arrays"  # noqa: B905
+
+    names = [node.name for node in session.get_inputs()]
+    return run, names, f"onnxruntime {onnxruntime.__version__}", prepare
 
 
-def _open_tflite(request: Request) -> tuple[Function, list[str], str]:
+def _open_tflite(request: Request) -> tuple[Function, list[str], str, Callable[[Arrays], Prepared]]:
     """Key of ``open``: ``signature``, which may be left out for a file without signatures."""
     name, kind = request.get("signature"), request["kind"]
     module = "ai_edge_litert.interpreter" if kind == "litert" else "tflite_runtime.interpreter"
@@ -211,7 +258,7 @@ def _open_tflite(request: Request) -> tuple[Function, list[str], str]:
     runtime = f"{kind} {_tflite_version(kind)}"
     if name is None and not known:
         function, names = _without_signature(interpreter)
-        return function, names, runtime
+        return function, names, runtime, lambda given: _whole_call(lambda: function(given))
     if name not in known:
         raise ValueError(f"the file has no signature {name!r}; it has {', '.join(known) or 'none'}")
     signature = interpreter.get_signature_runner(name)
@@ -222,7 +269,23 @@ def _open_tflite(request: Request) -> tuple[Function, list[str], str]:
         fitting = {key: array.astype(dtypes[key], copy=False) for key, array in given.items()}
         return {key: np.array(value) for key, value in signature(**fitting).items()}
 
-    return run, list(known[name]["inputs"]), runtime
+    def prepare(given: Arrays) -> Prepared:
+        index = getattr(signature, "_subgraph_index", None)
+        wrapper = getattr(signature, "_interpreter_wrapper", None)
+        if index is None or wrapper is None:
+            return _whole_call(lambda: run(given))
+        found: Arrays = {}
+        # The first call allocates and feeds; what it fed stays, so that the later ones need not copy again.
+        invoke = wrapper.Invoke
+        return lambda: found.update(run(given)), lambda: lambda: invoke(index), lambda: found, "an invocation"
+
+    return run, list(known[name]["inputs"]), runtime, prepare
+
+
+def _whole_call(call: Callable[[], Arrays]) -> Prepared:
+    """What repeats a call of which no part can be had alone."""
+    found: Arrays = {}
+    return lambda: found.update(call()), lambda: call, lambda: found, "a call, with the copies of what goes in and out"
 
 
 def _without_signature(interpreter: Any) -> tuple[Function, list[str]]:
@@ -268,6 +331,8 @@ def answer(request: Request, sessions: dict[str, Session]) -> dict[str, Any]:
     if op == "state":
         sessions[name].state(request)
         return {}
+    if op == "repeat":
+        return repeat(sessions[name].prepared(request), request)
     if op not in ("predict", "step"):
         raise ValueError(f"unknown op {op!r}")
     started = time.perf_counter()
@@ -275,6 +340,50 @@ def answer(request: Request, sessions: dict[str, Session]) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     save_arrays(request["outputs"], outputs)
     return {"seconds": seconds}
+
+
+def repeat(prepared: Prepared, request: Request) -> dict[str, Any]:
+    """Run a prepared call ``calls`` times, or until ``budget_s`` is spent (never fewer than ten times)."""
+    first, bind, results, timed = prepared
+    most, budget_s = request.get("calls", 1_000_000), request.get("budget_s", float("inf"))
+    mark = _marker() if request.get("marks") else lambda command, label: None
+    clock, durations = time.perf_counter_ns, []
+    gc.collect()
+    gc.disable()  # its pauses are Python's, not the artifact's
+    try:
+        started, call = clock(), first
+        while len(durations) < most:
+            label = len(durations)
+            before = clock()
+            mark(1, label)
+            call()
+            mark(2, label)
+            after = clock()
+            durations.append(after - before)
+            if label == 0:
+                call = bind()
+            if after - started > budget_s * 1e9 and len(durations) >= 10:
+                break
+        for label in range(FIRST_EMPTY_LABEL, FIRST_EMPTY_LABEL + EMPTY_REGIONS):
+            mark(1, label)
+            _nothing()
+            mark(2, label)
+    finally:
+        gc.enable()
+    save_arrays(request["outputs"], results())
+    return {"durations_ns": durations, "timed": timed}
+
+
+def _nothing() -> None:
+    """What an empty region calls."""
+
+
+def _marker() -> Callable[[int, int], Any]:
+    """Return what marks a region: getpid with arguments that it does not have, which only the counter looks at."""
+    function = ctypes.CDLL(None).syscall
+    function.argtypes = [ctypes.c_long, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64]
+    number = _GETPID[platform.machine()]
+    return lambda command, label: function(number, _MAGIC, command, label)
 
 
 def main(arguments: list[str] | None = None) -> None:
