@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Instructions:
 
     Args:
         instructions: all of them; the classes below add up to it.
-        integer, branch, load, store, vector_load, vector_store, scalar_fp, vector, multiply_add, dot, other: by class of
+        integer, branch, load, store, vector_load, vector_store, scalar_fp, vector, multiply_add, dot, other: by class
+        of
             the Arm Architecture Reference Manual, C4.1; ``multiply_add`` are FMLA, MLA, SMLAL, FMADD and their like,
             ``dot`` are SDOT, UDOT and SMMLA, ``vector`` is other SIMD, ``branch`` includes system instructions.
         multiply_adds: products that ``multiply_add`` and ``dot`` add up, lane by lane.
@@ -68,7 +69,8 @@ class Traffic:
 
     Args:
         reads, writes: accesses. read_bytes, written_bytes: of all of them, from whatever cache or memory.
-        level1_misses, level2_misses: lines of 64 bytes that a 32 KiB and then a 512 KiB data cache lacked, in a model of
+        level1_misses, level2_misses: lines of 64 bytes that a 32 KiB and then a 512 KiB data cache lacked, in a model
+        of
             caches without prefetching.
     """
 
@@ -85,14 +87,16 @@ class Counted:
     """What the emulator counted of one artifact.
 
     Args:
-        call: what a counted call is. regions: how many were counted after the warm-up.
+        runtime: name and version of what ran it. call: what a counted call is. regions: how many were counted after
+        the warm-up.
         median: the region with the median number of instructions, less an empty region.
         lowest, highest: numbers of instructions of the regions.
         first: the first call, which allocates. empty: instructions of an empty region.
-        traffic: bytes, of a run of its own; None if not asked for.
+        traffic: bytes; None if not asked for.
         outputs: what the artifact computed, by name.
     """
 
+    runtime: str
     call: str
     regions: int
     median: Instructions
@@ -125,8 +129,8 @@ def count_calls(
         runtime: what runs the artifact. model: its file. signature: of a ``.tflite``.
         inputs: arrays by name; those that the artifact does not take are left out.
         regions: calls to count after the warm-up, >= 1.
-        traffic: whether to count bytes too, in a second run.
-        timeout_s: when to give up, for each run.
+        traffic: whether to count bytes too, which takes twice as long.
+        timeout_s: when to give up.
         progress: called with the share done.
 
     Raises:
@@ -134,27 +138,20 @@ def count_calls(
         ConfigurationError, RuntimeUnavailableError: see :func:`nagedge.devices.emulator.guest_python`.
     """
     calls = _WARM_UP + regions
-    share = 0.3 if traffic else 1.0
-    answer, lines, outputs = _run(
-        made, core, runtime, model, inputs, signature, calls, False, timeout_s,
-        lambda done: progress(done * share),
+    runtime_version, call, lines, outputs = _run(
+        made, core, runtime, model, inputs, signature, calls, traffic, timeout_s, progress
+    )
+    median, lowest, highest, first, empty = summarise_regions(lines, warm_up=_WARM_UP)
+    memory = _traffic(lines) if traffic else None
+    return Counted(
+        runtime_version, call, regions, median, lowest, highest, first, empty, memory, outputs
     )  # fmt: skip
-    found = summarise_regions(lines, warm_up=_WARM_UP)
-    memory = None
-    if traffic:
-        _, more, _ = _run(
-            made, core, runtime, model, inputs, signature, _WARM_UP + 3, True, timeout_s,
-            lambda done: progress(share + done * (1 - share)),
-        )  # fmt: skip
-        memory = _traffic(more)
-    median, lowest, highest, first, empty = found
-    return Counted(answer["timed"], regions, median, lowest, highest, first, empty, memory, outputs)
 
 
 def summarise_regions(
     lines: Sequence[Mapping[str, int]], *, warm_up: int
 ) -> tuple[Instructions, int, int, Instructions, int]:
-    """Return the median region, the lowest and highest number of instructions, the first region, the empty one's number.
+    """Return the median region, the lowest and highest count, the first region and the count of an empty one.
 
     Args:
         lines: what the plugin wrote, a table a region.
@@ -193,8 +190,8 @@ def _run(
     memory: bool,
     timeout_s: float,
     progress: Callable[[float], None],
-) -> tuple[dict[str, Any], list[dict[str, int]], Arrays]:
-    """Run the runner in the emulator; return its answer, the plugin's lines and the outputs."""
+) -> tuple[str, str, list[dict[str, int]], Arrays]:
+    """Return the runtime, what a call is, the plugin's lines and the outputs."""
     with tempfile.TemporaryDirectory(prefix="nagedge-count-") as name:
         folder = Path(name)
         counts = folder / "counts.jsonl"
@@ -226,12 +223,19 @@ def _run(
         answers = _lines(folder / "answers.jsonl")
         for answer in answers:
             if not answer["ok"]:
-                text = next((line for line in str(answer["error"]).splitlines() if line.strip()), answer["type"])
+                text = next(
+                    (line for line in str(answer["error"]).splitlines() if line.strip()), answer["type"]
+                )
                 raise BundleError(f"{runtime} refuses {where}: {text.strip().rstrip('.')}. Export again.")
         if len(answers) < 2:
             words = (folder / "log.txt").read_text("utf-8", errors="replace").strip().splitlines()
             raise BundleError(_end(process.returncode, where, words))
-        return answers[1], _lines(counts), runner.load_arrays(folder / "outputs.npz")
+        return (
+            answers[0]["runtime"],
+            answers[1]["timed"],
+            _lines(counts),
+            runner.load_arrays(folder / "outputs.npz"),
+        )
 
 
 def _wait(
@@ -251,7 +255,8 @@ def _wait(
         else:
             return
     raise BundleError(
-        f"the emulator did not finish within {timeout_s:g} s. Emulation is some hundred times slower than this machine: "
+        f"the emulator did not finish within {timeout_s:g} s. Emulation is some hundred times slower than this "
+        "machine: "
         "profile a smaller batch or model."
     )
 
@@ -279,8 +284,3 @@ def _end(code: int, where: str, words: Sequence[str]) -> str:
         f"the emulator {how} while it ran {where}.{last} What was measured before is kept; run `nagedge devices setup "
         "arm64` to check the emulator, or leave this artifact out with --target."
     )
-
-
-def as_table(counts: Instructions | Traffic) -> dict[str, int]:
-    """Return the figures by name."""
-    return {name: int(value) for name, value in asdict(counts).items()}

@@ -78,7 +78,9 @@ def unpack_packages(
     state = scratch / f"apt-{architecture}"
     for name in ("lists/partial", "cache/archives/partial"):
         (state / name).mkdir(parents=True, exist_ok=True)
-    (state / "status").write_text("", encoding="ascii")  # nothing counts as installed: the closure is complete
+    (state / "status").write_text(
+        "", encoding="ascii"
+    )  # nothing counts as installed: the closure is complete
     keyring = _keyring(scratch)
     sources = f"deb [signed-by={keyring}] {mirror} {RELEASE} main\n"
     (state / "sources.list").write_text(sources, encoding="utf-8")
@@ -150,7 +152,8 @@ def _run(
         if "No space left" in f"{done.stdout}{done.stderr}":
             raise OSError(28, "No space left on device", str(folder or ""))
         raise RuntimeUnavailableError(
-            f"{' '.join(command[:2])} failed: {reason.rstrip('.')}. Run `nagedge devices setup arm64` again when there is "
+            f"{' '.join(command[:2])} failed: {reason.rstrip('.')}. Run `nagedge devices setup arm64` again when "
+            "there is "
             "a network; what is complete is kept."
         )
     return done.stdout

@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from nagedge.devices.arm64 import PYTHON, Installation
+from nagedge.devices.arm64 import Installation
+from nagedge.devices.arm64_parts import PYTHON
 from nagedge.devices.cores import find_core
 from nagedge.errors import RuntimeUnavailableError
 
-__all__ = ["guest_python"]
+__all__ = ["RUNTIMES_OF", "guest_python"]
+
+RUNTIMES_OF = ("onnxruntime", "litert", "tflite_runtime")
+"""The runtimes that have aarch64 packages for Linux."""
 
 
 def guest_python(
@@ -35,7 +39,8 @@ def guest_python(
     packages = made.site(runtime)
     if len(packages) < 2:
         raise RuntimeUnavailableError(
-            f"runtime {runtime!r} is not in the arm64 emulator: upstream ships no aarch64 wheel of it. Profile it on the "
+            f"runtime {runtime!r} is not in the arm64 emulator: upstream ships no aarch64 wheel of it. Profile it "
+            "on the "
             "host, or choose an onnxruntime, litert or tflite_runtime target."
         )
     root = made.root(core)

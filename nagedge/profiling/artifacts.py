@@ -72,7 +72,8 @@ def artifacts_of(
     for part in what:
         if part not in ROLE_OF:
             raise ConfigurationError(
-                f"cannot profile {part!r}; expected one of {', '.join(ROLE_OF)}." + nearest_name(part, ROLE_OF)
+                f"cannot profile {part!r}; expected one of {', '.join(ROLE_OF)}."
+                + nearest_name(part, ROLE_OF)
             )
     if not what:
         raise ConfigurationError("nothing to profile was named; expected infer, train or both.")
@@ -97,16 +98,11 @@ def artifacts_of(
                 continue
             seen.add(content)
             tolerances = (
-                (entry.inference_rtol, entry.inference_atol)
-                if part == "infer"
-                else (entry.rtol, entry.atol)
+                (entry.inference_rtol, entry.inference_atol) if part == "infer" else (entry.rtol, entry.atol)
             )
-            found.append(
-                Artifact(
-                    name, part, path, bundle.file(path), entry.backend, entry.precision,
-                    usual_batch(bundle.manifest, name, part, batch), *tolerances,
-                )  # fmt: skip
-            )
+            size = usual_batch(bundle.manifest, name, part, batch)
+            file = bundle.file(path)
+            found.append(Artifact(name, part, path, file, entry.backend, entry.precision, size, *tolerances))
     return tuple(found)
 
 

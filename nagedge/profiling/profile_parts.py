@@ -21,7 +21,7 @@ __all__ = ["environment_part", "milliseconds", "size", "workload_part"]
 _TITLES = {"infer": "Inference latency", "train": "Training step latency"}
 
 
-def workload_part(profile: Profile, workload: WorkloadProfile) -> Part:
+def workload_part(workload: WorkloadProfile) -> Part:
     """Lay out what one artifact costs."""
     latency = workload.latency
     median = latency.quantile(0.5)
@@ -42,9 +42,9 @@ def workload_part(profile: Profile, workload: WorkloadProfile) -> Part:
     title = _TITLES.get(workload.name, workload.name)
     threads = "one thread" if workload.threads == 1 else f"{workload.threads} threads"
     return Part(
-        title=title if profile.device == "host" else f"{title} on {profile.device}",
+        title=title if workload.device == "host" else f"{title} on {workload.device}",
         lead=(
-            f"{workload.artifact} on {workload.runtime}, batch {workload.batch}, {threads}. "
+            f"{workload.artifact} ({workload.target}) on {workload.runtime}, batch {workload.batch}, {threads}. "
             f"Evidence: {workload.evidence}."
         ),
         notes=workload.notes,
@@ -153,7 +153,7 @@ def environment_part(profile: Profile) -> Part:
         cores += f", {host.usable_cores} usable"
     rows = [
         ("Bundle", profile.bundle),
-        ("Target", profile.target),
+        ("Targets", ", ".join(profile.targets)),
         ("Processor", f"{host.cpu_model} ({host.architecture})"),
         ("Cores", cores),
         ("Memory", size(host.memory_bytes) if host.memory_bytes is not None else "unknown"),

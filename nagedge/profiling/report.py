@@ -63,11 +63,12 @@ def render_report(
     """
     parts = [section_part(section) for section in sections]
     if profile is not None:
-        parts += [workload_part(profile, workload) for workload in profile.workloads]
+        parts += [workload_part(workload) for workload in profile.workloads]
         parts.append(environment_part(profile))
         title = title or f"Profile of {profile.bundle}"
         subtitle = (
-            subtitle or f"Target {profile.target}, measured on {profile.host.cpu_model} on {profile.created}."
+            subtitle
+            or f"{', '.join(profile.devices)}; profiled from {profile.host.cpu_model} on {profile.created}."
         )
     page = Page(
         title=title or "NagEdge report",

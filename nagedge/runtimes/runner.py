@@ -26,9 +26,7 @@ is carried from step to step: ``"carry"`` maps names of outputs to the inputs th
 file with the first values. ``step`` writes the outputs that are not carried, ``state`` the carried values by the names
 of the inputs. Kind ``ort_training`` is the runtime with a training loop of its own; its state is its checkpoint.
 
-``repeat`` runs the function again and again on the same inputs, reads and writes nothing meanwhile, and says what each call
-took; ``timed`` says what a call is. Its state stays as it is: every call computes the same. With ``marks`` each call, and
-five times nothing, is a region that an instruction counter sees (nagedge/devices/nagcount.c).
+``repeat`` calls the function again and again on the same inputs; ``marks`` makes each call a region for nagcount.c.
 """
 
 from __future__ import annotations
@@ -62,9 +60,8 @@ KINDS = ("onnxruntime", "ort_training", "litert", "tflite_runtime")
 Request = Mapping[str, Any]
 Arrays = dict[str, Any]
 Function = Callable[[Arrays], Arrays]
-Call = Callable[[], Any]
-Prepared = tuple[Call, Callable[[], Call], Callable[[], Arrays], str]
-"""The first call; what returns the later calls; what returns their outputs; what a later call is."""
+Prepared = tuple[Callable[[], Any], Callable[[], Arrays], str]  # a call, its outputs, what a call is
+Prepare = Callable[[Arrays], Prepared]
 
 EMPTY_REGIONS = 5
 FIRST_EMPTY_LABEL = 1 << 32
@@ -98,12 +95,7 @@ class FunctionSession:
     """
 
     def __init__(
-        self,
-        run: Function,
-        inputs: Iterable[str],
-        carry: Mapping[str, str],
-        state: Mapping[str, Any],
-        prepare: Callable[[Arrays], Prepared],
+        self, run: Function, inputs: Iterable[str], carry: Mapping[str, str], state: Arrays, prepare: Prepare
     ) -> None:
         self._run, self._inputs, self._carry, self._state = run, set(inputs), carry, dict(state)
         self._prepare = prepare
@@ -139,8 +131,10 @@ class OrtTrainingSession:
     """
 
     def __init__(self, request: Request) -> None:
+        import onnxruntime
         from onnxruntime.capi import _pybind_state as ort
 
+        self.version = onnxruntime.__version__
         ort.set_default_logger_severity(3)
         self._ort = ort
         self._options = ort.SessionOptions()
@@ -193,18 +187,12 @@ def open_session(request: Request) -> tuple[Session, dict[str, Any]]:
         raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(KINDS)}")
     if kind == "ort_training":
         session = OrtTrainingSession(request)
-        return session, {"runtime": f"onnxruntime-training {_ort_version()}", "inputs": session.inputs}
+        return session, {"runtime": f"onnxruntime-training {session.version}", "inputs": session.inputs}
     state = load_arrays(request["state"]) if "state" in request else {}
     opened = _open_onnx(request) if kind == "onnxruntime" else _open_tflite(request)
     run, names, runtime, prepare = opened
-    session = FunctionSession(run, names, request.get("carry", {}), state, prepare)
-    return session, {"runtime": runtime, "inputs": names}
-
-
-def _ort_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
+    carry = request.get("carry", {})
+    return FunctionSession(run, names, carry, state, prepare), {"runtime": runtime, "inputs": names}
 
 
 def _set_ort_options(options: Any, request: Request) -> None:
@@ -215,7 +203,7 @@ def _set_ort_options(options: Any, request: Request) -> None:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
 
 
-def _open_onnx(request: Request) -> tuple[Function, list[str], str, Callable[[Arrays], Prepared]]:
+def _open_onnx(request: Request) -> tuple[Function, list[str], str, Prepare]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -234,21 +222,16 @@ def _open_onnx(request: Request) -> tuple[Function, list[str], str, Callable[[Ar
         for name in outputs:
             binding.bind_output(name)
 
-        def call() -> None:
-            session.run_with_iobinding(binding)
+        def results() -> Arrays:
+            return {name: value.numpy() for name, value in zip(outputs, binding.get_outputs())}  # noqa: B905 - Python 3.9
 
-        def settle() -> Call:  # later calls write where the first one allocated, as in a program that runs many
-            for name, value in zip(outputs, binding.get_outputs()):  # noqa: B905 - Python 3.9 has no strict
-                binding.bind_ortvalue_output(name, value)
-            return call
-
-        return call, settle, lambda: dict(zip(outputs, binding.copy_outputs_to_cpu())), "a run with bound arrays"  # noqa: B905
+        return lambda: session.run_with_iobinding(binding), results, "a run with bound inputs"
 
     names = [node.name for node in session.get_inputs()]
     return run, names, f"onnxruntime {onnxruntime.__version__}", prepare
 
 
-def _open_tflite(request: Request) -> tuple[Function, list[str], str, Callable[[Arrays], Prepared]]:
+def _open_tflite(request: Request) -> tuple[Function, list[str], str, Prepare]:
     """Key of ``open``: ``signature``, which may be left out for a file without signatures."""
     name, kind = request.get("signature"), request["kind"]
     module = "ai_edge_litert.interpreter" if kind == "litert" else "tflite_runtime.interpreter"
@@ -258,7 +241,7 @@ def _open_tflite(request: Request) -> tuple[Function, list[str], str, Callable[[
     runtime = f"{kind} {_tflite_version(kind)}"
     if name is None and not known:
         function, names = _without_signature(interpreter)
-        return function, names, runtime, lambda given: _whole_call(lambda: function(given))
+        return function, names, runtime, lambda given: (lambda: function(given), dict, "a call")
     if name not in known:
         raise ValueError(f"the file has no signature {name!r}; it has {', '.join(known) or 'none'}")
     signature = interpreter.get_signature_runner(name)
@@ -270,22 +253,21 @@ def _open_tflite(request: Request) -> tuple[Function, list[str], str, Callable[[
         return {key: np.array(value) for key, value in signature(**fitting).items()}
 
     def prepare(given: Arrays) -> Prepared:
-        index = getattr(signature, "_subgraph_index", None)
-        wrapper = getattr(signature, "_interpreter_wrapper", None)
-        if index is None or wrapper is None:
-            return _whole_call(lambda: run(given))
-        found: Arrays = {}
-        # The first call allocates and feeds; what it fed stays, so that the later ones need not copy again.
-        invoke = wrapper.Invoke
-        return lambda: found.update(run(given)), lambda: lambda: invoke(index), lambda: found, "an invocation"
+        index, wrapper = signature._subgraph_index, signature._interpreter_wrapper  # noqa: SLF001 - no public way
+        inputs, outputs = signature._inputs, dict(signature._outputs)  # noqa: SLF001
+        for key, array in given.items():
+            if array.ndim:  # LiteRT 2.3 crashes on arm64 when it is asked to resize a tensor of no dimensions
+                wrapper.ResizeInputTensor(inputs[key], np.array(array.shape, np.int32), False, index)
+        wrapper.AllocateTensors(index)
+        for key, array in given.items():
+            wrapper.SetTensor(inputs[key], array.astype(dtypes[key], copy=False), index)
+
+        def results() -> Arrays:
+            return {key: np.array(wrapper.GetTensor(tensor, index)) for key, tensor in outputs.items()}
+
+        return lambda: wrapper.Invoke(index), results, "an invocation"
 
     return run, list(known[name]["inputs"]), runtime, prepare
-
-
-def _whole_call(call: Callable[[], Arrays]) -> Prepared:
-    """What repeats a call of which no part can be had alone."""
-    found: Arrays = {}
-    return lambda: found.update(call()), lambda: call, lambda: found, "a call, with the copies of what goes in and out"
 
 
 def _without_signature(interpreter: Any) -> tuple[Function, list[str]]:
@@ -321,8 +303,9 @@ def answer(request: Request, sessions: dict[str, Session]) -> dict[str, Any]:
         return {"python": platform.python_version(), "numpy": np.__version__}
     name = request["session"]
     if op == "open":
+        started = time.perf_counter()
         sessions[name], opened = open_session(request)
-        return opened
+        return {**opened, "seconds": time.perf_counter() - started}
     if name not in sessions:
         raise ValueError(f"no session {name!r} is open")
     if op == "close":
@@ -344,38 +327,29 @@ def answer(request: Request, sessions: dict[str, Session]) -> dict[str, Any]:
 
 def repeat(prepared: Prepared, request: Request) -> dict[str, Any]:
     """Run a prepared call ``calls`` times, or until ``budget_s`` is spent (never fewer than ten times)."""
-    first, bind, results, timed = prepared
-    most, budget_s = request.get("calls", 1_000_000), request.get("budget_s", float("inf"))
+    call, results, timed = prepared
+    most, budget_ns = request.get("calls", 1_000_000), request.get("budget_s", float("inf")) * 1e9
     mark = _marker() if request.get("marks") else lambda command, label: None
-    clock, durations = time.perf_counter_ns, []
+    durations: list[int] = []
+
+    def region(label: int, call: Callable[[], Any]) -> None:
+        before = time.perf_counter_ns()
+        mark(1, label)
+        call()
+        mark(2, label)
+        durations.append(time.perf_counter_ns() - before)
+
     gc.collect()
     gc.disable()  # its pauses are Python's, not the artifact's
-    try:
-        started, call = clock(), first
-        while len(durations) < most:
-            label = len(durations)
-            before = clock()
-            mark(1, label)
-            call()
-            mark(2, label)
-            after = clock()
-            durations.append(after - before)
-            if label == 0:
-                call = bind()
-            if after - started > budget_s * 1e9 and len(durations) >= 10:
-                break
-        for label in range(FIRST_EMPTY_LABEL, FIRST_EMPTY_LABEL + EMPTY_REGIONS):
-            mark(1, label)
-            _nothing()
-            mark(2, label)
-    finally:
-        gc.enable()
+    started = time.perf_counter_ns()
+    while len(durations) < most and (len(durations) < 10 or time.perf_counter_ns() - started < budget_ns):
+        region(len(durations), call)
+    found = tuple(durations)
+    for label in range(EMPTY_REGIONS):
+        region(FIRST_EMPTY_LABEL + label, lambda: None)
+    gc.enable()
     save_arrays(request["outputs"], results())
-    return {"durations_ns": durations, "timed": timed}
-
-
-def _nothing() -> None:
-    """What an empty region calls."""
+    return {"durations_ns": found, "timed": timed}
 
 
 def _marker() -> Callable[[int, int], Any]:
