@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 from dataclasses import dataclass
@@ -66,8 +67,9 @@ def _emulator_state() -> str:
 
 
 def _simulator_state() -> str:
-    if sys.platform != "darwin":
-        return f"not available: it needs macOS with Xcode, this is {sys.platform}"
+    system = platform.system()
+    if system != "Darwin":
+        return f"not available: it needs macOS with Xcode, this is {system}"
     if shutil.which("xcrun") is None:
         return "not available: xcrun was not found; install Xcode"
     return "not available: this version profiles no .mlpackage; `nagedge verify` runs it on macOS"

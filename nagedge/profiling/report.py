@@ -31,6 +31,7 @@ def write_report(
     path: Path,
     profile: Profile | None = None,
     *,
+    before: Profile | None = None,
     title: str = "",
     subtitle: str = "",
     highlights: Sequence[Card] = (),
@@ -41,13 +42,16 @@ def write_report(
     Returns:
         The path.
     """
-    page = render_report(profile, title=title, subtitle=subtitle, highlights=highlights, sections=sections)
+    page = render_report(
+        profile, before=before, title=title, subtitle=subtitle, highlights=highlights, sections=sections
+    )
     return write_file(Path(path), page)
 
 
 def render_report(
     profile: Profile | None = None,
     *,
+    before: Profile | None = None,
     title: str = "",
     subtitle: str = "",
     highlights: Sequence[Card] = (),
@@ -57,6 +61,7 @@ def render_report(
 
     Args:
         profile: adds one section a workload and the environment, after the others.
+        before: a baseline that the profile is compared with.
         title, subtitle: of the page; taken from the profile when empty.
         highlights: the page's most important figures, beneath the title.
         sections: in the order of reading.
