@@ -82,7 +82,7 @@ def command(
     if json is not None:
         write_file(json, result.to_json())
     if html is not None:
-        write_report(html, result, before=before)
+        write_report(html, result, before=before, changes=changes, limit=limit)
     written = {name: path for name, path in (("json", json), ("html", html)) if path is not None}
     if written and not markdown:
         print_paths(written)
