@@ -145,6 +145,6 @@ def _table(sheet: Sheet) -> Table:
 def _cell(cell: str | float | None) -> str:
     if cell is None:
         return ""
-    if isinstance(cell, int):
-        return f"{cell:,}"
-    return f"{cell:.4g}" if isinstance(cell, float) else cell
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:,.0f}" if isinstance(cell, int) or (cell.is_integer() and cell >= 1000) else f"{cell:.4g}"

@@ -78,7 +78,8 @@ def render_report(
         if before is not None:
             parts.append(change_part(changes, before, limit))
         parts += count_parts(profile)
-        parts += [workload_part(workload) for workload in profile.workloads]
+        several = len({workload.target for workload in profile.workloads}) > 1
+        parts += [workload_part(workload, one_of_several=several) for workload in profile.workloads]
         trace = trace_part(profile)
         parts += [] if trace is None else [trace]
         parts.append(environment_part(profile))

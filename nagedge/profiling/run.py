@@ -136,7 +136,7 @@ def profile(
         versions=_versions(made),
         workloads=tuple(workloads),
         counts=tuple(counts),
-        modelled=tuple(modelled),
+        modelled=tuple(sorted(modelled, key=lambda one: (one.name, one.target, one.profile))),
         failures=tuple(failures),
     )
 
