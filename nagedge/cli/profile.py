@@ -73,7 +73,7 @@ def command(
 
         with progress_bar() as progress:
             before, changes = compare_with_baseline(
-                result, loaded, previous, limit=limit, progress=progress, targets=target
+                result, loaded, previous, limit=limit, what=parts, targets=target, progress=progress
             )
     else:
         before = None

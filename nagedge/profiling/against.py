@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nagedge.bundle import Bundle
@@ -26,6 +27,7 @@ def compare_with_baseline(
     baseline: Profile | Bundle,
     *,
     limit: float,
+    what: Sequence[str],
     targets: Sequence[str] | None = None,
     budget_s: float = 3.0,
     progress: Callable[[str, int, int], None] | None = None,
@@ -38,14 +40,12 @@ def compare_with_baseline(
         devices,
             and whose latencies are then taken in turns with those of ``bundle``.
         limit: relative growth that is allowed.
-        targets: what was profiled; None for all.
+        what, targets: what was asked for; None for all targets. The rest of the baseline is not missed.
         budget_s: seconds for each timed side.
         progress: called with a description, the steps done and the steps in all.
     """
     if isinstance(baseline, Profile):
-        return baseline, compare_profiles(now, baseline, limit=limit)
-    names = [workload.name for workload in now.workloads] + [count.name for count in now.counts]
-    what = tuple(dict.fromkeys(names))
+        return baseline, compare_profiles(now, _asked(baseline, what, targets), limit=limit)
     common = [name for name in targets or baseline.manifest.targets if name in baseline.manifest.targets]
     before = profile(
         baseline, what=what, device=now.devices, target=common or None, budget_s=budget_s, progress=progress
@@ -61,3 +61,16 @@ def compare_with_baseline(
         return take_turns(sides[0], sides[1], threads=workload.threads, budget_s=budget_s)
 
     return before, compare_profiles(now, before, limit=limit, rounds=rounds)
+
+
+def _asked(baseline: Profile, what: Sequence[str], targets: Sequence[str] | None) -> Profile:
+    """Return the part of a profile that was asked for now."""
+    return replace(
+        baseline,
+        workloads=tuple(
+            one for one in baseline.workloads if one.name in what and (not targets or one.target in targets)
+        ),
+        counts=tuple(
+            one for one in baseline.counts if one.name in what and (not targets or one.target in targets)
+        ),
+    )

@@ -22,7 +22,11 @@ from nagedge.errors import BundleError, RuntimeUnavailableError
 from nagedge.profiling.artifacts import artifacts_of, feeds
 from nagedge.profiling.results import Profile
 
-FP32, LITE, INT8 = "any-any-onnxruntime-fp32-train", "android-arm64-litert-fp32-train", "linux-arm64-tflite_runtime-int8"
+FP32, LITE, INT8 = (
+    "any-any-onnxruntime-fp32-train",
+    "android-arm64-litert-fp32-train",
+    "linux-arm64-tflite_runtime-int8",
+)
 WIDTH = 64
 
 
@@ -80,7 +84,9 @@ def test_every_runtime_is_counted_and_agrees_with_the_host(profile: Profile) -> 
             count.median.instructions
         )
         assert count.traffic is not None
-        assert count.traffic.read_bytes > (1 if count.precision == "int8" else 4) * WIDTH * WIDTH  # each weight once
+        assert (
+            count.traffic.read_bytes > (1 if count.precision == "int8" else 4) * WIDTH * WIDTH
+        )  # each weight once
         assert count.first.instructions > 0
     assert Profile.from_json(profile.to_json()) == profile
     assert any(version.name == "arm64 qemu-user" for version in profile.versions)
@@ -128,7 +134,9 @@ def test_counts_repeat_under_load_and_beside_each_other(
 def test_a_file_that_the_runtime_refuses_is_named(emulator: Installation, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"no model")
-    with pytest.raises(BundleError, match=r"onnxruntime refuses 'damaged\.onnx' on onnxruntime on an emulated cortex-a76"):
+    with pytest.raises(
+        BundleError, match=r"onnxruntime refuses 'damaged\.onnx' on onnxruntime on an emulated cortex-a76"
+    ):
         count_calls(emulator, "cortex-a76", "onnxruntime", damaged, {})
 
 
@@ -137,13 +145,17 @@ def test_what_fails_keeps_the_rest(
 ) -> None:
     from nagedge.devices import counting
 
-    def crashing(made: Installation, runtime: str, core: str, **options: object) -> tuple[list[str], dict[str, str]]:
+    def crashing(
+        made: Installation, runtime: str, core: str, **options: object
+    ) -> tuple[list[str], dict[str, str]]:
         if runtime == "onnxruntime":
             return ["sh", "-c", "kill -SEGV $$"], {"PATH": "/usr/bin:/bin"}
         return guest_python(made, runtime, core, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(counting, "guest_python", crashing)
-    found = nagedge.profile(bundle, what=["infer"], device="emulated:cortex-a53", target=[FP32, INT8], batch=4)
+    found = nagedge.profile(
+        bundle, what=["infer"], device="emulated:cortex-a53", target=[FP32, INT8], batch=4
+    )
     assert [count.target for count in found.counts] == [INT8]
     assert [(one.target, one.device) for one in found.failures] == [(FP32, "emulated:cortex-a53")]
     assert "was killed by SIGSEGV" in found.failures[0].reason

@@ -22,7 +22,14 @@ def test_devices_are_listed_with_what_they_can_do(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("NAGEDGE_CACHE", str(tmp_path))
     code, output = run("devices", "ls")
     assert code == 0
-    for text in ("host", "emulated:cortex-a53", "emulated-count", "ios-simulator", "not available", "raspberry-pi-4b"):
+    for text in (
+        "host",
+        "emulated:cortex-a53",
+        "emulated-count",
+        "ios-simulator",
+        "not available",
+        "raspberry-pi-4b",
+    ):
         assert text in output
 
 
@@ -68,6 +75,16 @@ def test_a_baseline_that_is_missed_ends_with_1(folder: Path) -> None:
     assert "| missing | infer | host | another | p50\\_ms |" in output.replace("p50_ms", "p50\\_ms")
 
 
+def test_what_was_not_asked_for_is_not_missed(folder: Path) -> None:
+    bundle, kept = str(folder / "bundle"), folder / "more.json"
+    assert run("profile", bundle, "--what", "infer", "--json", str(kept))[0] == 0
+    document = json.loads(kept.read_text())
+    document["workloads"].append({**document["workloads"][0], "name": "train"})
+    kept.write_text(json.dumps(document))
+    code, output = run("profile", bundle, "--what", "infer", "--baseline", str(kept), "--fail-above", "500%")
+    assert (code, "missing" in output) == (0, False)
+
+
 def test_a_bundle_as_baseline_is_measured_in_turns(folder: Path) -> None:
     bundle = str(folder / "bundle")
     code, output = run(
@@ -86,7 +103,9 @@ def test_a_bundle_as_baseline_is_measured_in_turns(folder: Path) -> None:
         (["--device", "emulated:z80"], "unknown core 'z80'"),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_measured(folder: Path, arguments: list[str], text: str) -> None:
+def test_bad_options_are_refused_before_anything_is_measured(
+    folder: Path, arguments: list[str], text: str
+) -> None:
     code, output = run("profile", str(folder / "bundle"), "--what", "infer", *arguments)
     assert (code, text in output.replace("\n", " ")) == (2, True)
 
@@ -95,5 +114,7 @@ def test_an_emulator_that_is_not_set_up_says_how(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAGEDGE_CACHE", str(tmp_path))
-    code, output = run("profile", str(folder / "bundle"), "--what", "infer", "--device", "emulated:cortex-a53")
+    code, output = run(
+        "profile", str(folder / "bundle"), "--what", "infer", "--device", "emulated:cortex-a53"
+    )
     assert (code, "Run `nagedge devices setup arm64`" in output) == (2, True)

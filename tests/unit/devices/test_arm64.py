@@ -51,7 +51,9 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Built:
 
 def test_parts_are_made_once_and_counted(built: Built) -> None:
     seen: list[tuple[str, int, int]] = []
-    with pytest.raises(RuntimeUnavailableError, match=r"not set up \(a: not made yet\)\. Run `nagedge devices setup"):
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"not set up \(a: not made yet\)\. Run `nagedge devices setup"
+    ):
         installed()
     setup(lambda *step: seen.append(step))
     assert [(done, total) for _, done, total in seen] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
@@ -112,7 +114,9 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(built: Built) -> None:
     assert built.names == ["a", "b", "c", "c"]
 
 
-def test_too_little_space_is_seen_before_anything_is_made(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_seen_before_anything_is_made(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arm64, "_NEEDED_BYTES", 1 << 60)  # more than any disk has
     with pytest.raises(RuntimeUnavailableError, match="the disk is full"):
         setup()
@@ -148,7 +152,8 @@ def test_two_setups_at_once_make_each_part_once(built: Built, monkeypatch: pytes
 def test_a_missing_compiler_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(
-        RuntimeUnavailableError, match=r"no C compiler was found \(no-such-compiler\).*apt-get install gcc libc6-dev"
+        RuntimeUnavailableError,
+        match=r"no C compiler was found \(no-such-compiler\).*apt-get install gcc libc6-dev",
     ):
         find_compiler()
 
@@ -167,7 +172,10 @@ def test_the_plugin_compiles_without_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("system", "missing", "text"),
-    [("darwin", "", "runs on Linux only, this is darwin"), ("linux", "apt-get", "is made with apt-get, which this")],
+    [
+        ("darwin", "", "runs on Linux only, this is darwin"),
+        ("linux", "apt-get", "is made with apt-get, which this"),
+    ],
 )
 def test_other_systems_are_told_what_is_needed(
     system: str, missing: str, text: str, monkeypatch: pytest.MonkeyPatch
@@ -181,7 +189,15 @@ def test_other_systems_are_told_what_is_needed(
 def test_every_part_says_what_it_is() -> None:
     names = [part.name for part in parts()]
     assert len(names) == len(set(names))
-    assert {"qemu", "system", "cores", "plugin", "site-onnxruntime", "site-litert", "site-tflite_runtime"} <= {*names}
+    assert {
+        "qemu",
+        "system",
+        "cores",
+        "plugin",
+        "site-onnxruntime",
+        "site-litert",
+        "site-tflite_runtime",
+    } <= {*names}
 
 
 def test_the_list_of_files_is_readable(built: Built) -> None:

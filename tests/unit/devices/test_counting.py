@@ -24,7 +24,9 @@ def line(label: int, instructions: int) -> dict[str, int]:
 
 def test_the_median_region_counts_less_an_empty_one() -> None:
     calls = [line(number, value) for number, value in enumerate((900, 500, 400, 110, 150, 120, 130, 140))]
-    empties = [line(runner.FIRST_EMPTY_LABEL + number, value) for number, value in enumerate((10, 12, 10, 11, 10))]
+    empties = [
+        line(runner.FIRST_EMPTY_LABEL + number, value) for number, value in enumerate((10, 12, 10, 11, 10))
+    ]
     median, lowest, highest, first, empty = summarise_regions([*calls, *empties], warm_up=3)
     assert (median.instructions, lowest, highest, first.instructions, empty) == (120, 100, 140, 890, 10)
     assert median.integer + median.load == median.instructions  # one region: its classes add up
@@ -34,7 +36,10 @@ def test_the_median_region_counts_less_an_empty_one() -> None:
 @pytest.mark.parametrize(
     ("script", "text"),
     [
-        ("echo 'about to go' >&2; kill -SEGV $$", r"was killed by SIGSEGV while it ran 'm.onnx' on onnxruntime on an "),
+        (
+            "echo 'about to go' >&2; kill -SEGV $$",
+            r"was killed by SIGSEGV while it ran 'm.onnx' on onnxruntime on an ",
+        ),
         ("echo 'about to go' >&2; exit 139", "was killed by SIGSEGV"),
         ("echo 'about to go' >&2; exit 3", "ended with exit code 3"),
     ],
@@ -42,17 +47,25 @@ def test_the_median_region_counts_less_an_empty_one() -> None:
 def test_an_emulator_that_crashes_names_the_artifact(
     script: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counting, "guest_python", lambda *a, **k: (["sh", "-c", script], {"PATH": "/usr/bin:/bin"}))
+    monkeypatch.setattr(
+        counting, "guest_python", lambda *a, **k: (["sh", "-c", script], {"PATH": "/usr/bin:/bin"})
+    )
     with pytest.raises(BundleError, match=text) as caught:
         count_calls(
-            Installation(tmp_path), "cortex-a53", "onnxruntime", tmp_path / "m.onnx", {"x": np.zeros(2, np.float32)}
+            Installation(tmp_path),
+            "cortex-a53",
+            "onnxruntime",
+            tmp_path / "m.onnx",
+            {"x": np.zeros(2, np.float32)},
         )
     assert "Its last words: about to go" in str(caught.value)
     assert "What was measured before is kept" in str(caught.value)
 
 
 def test_an_emulator_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "guest_python", lambda *a, **k: (["sh", "-c", "sleep 60"], {"PATH": "/usr/bin:/bin"}))
+    monkeypatch.setattr(
+        counting, "guest_python", lambda *a, **k: (["sh", "-c", "sleep 60"], {"PATH": "/usr/bin:/bin"})
+    )
     with pytest.raises(BundleError, match=r"did not finish within 0\.1 s"):
         count_calls(Installation(tmp_path), "cortex-a53", "onnxruntime", tmp_path / "m", {}, timeout_s=0.1)
 
@@ -60,7 +73,10 @@ def test_an_emulator_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("emulated:cortex-a99", r"unknown core 'cortex-a99'; the emulator has cortex-a35.*Did you mean 'cortex-a"),
+        (
+            "emulated:cortex-a99",
+            r"unknown core 'cortex-a99'; the emulator has cortex-a35.*Did you mean 'cortex-a",
+        ),
         ("emulated", "unknown core ''"),
         ("emulate:cortex-a53", r"unknown device .* Did you mean 'emulated'\?"),
         ("host:1", "unknown device 'host:1'"),
@@ -72,7 +88,10 @@ def test_a_device_that_does_not_exist_is_refused(name: str, text: str) -> None:
 
 
 def test_device_names_are_kept() -> None:
-    assert [parse_device(name).name for name in ("host", " emulated:cortex-a53")] == ["host", "emulated:cortex-a53"]
+    assert [parse_device(name).name for name in ("host", " emulated:cortex-a53")] == [
+        "host",
+        "emulated:cortex-a53",
+    ]
 
 
 @pytest.mark.parametrize("name", CORES)

@@ -23,7 +23,10 @@ def sources(root: Path, name: str, text: str) -> Path:
     [
         ("sources.list", "# deb http://a/debian x\ndeb [arch=amd64] http://mirror.test/debian trixie main\n"),
         ("sources.list.d/debian.sources", "Types: deb\nURIs: http://mirror.test/debian/\nSuites: bookworm\n"),
-        ("sources.list", "deb http://x.test/other stable main\ndeb http://mirror.test/debian bookworm main\n"),
+        (
+            "sources.list",
+            "deb http://x.test/other stable main\ndeb http://mirror.test/debian bookworm main\n",
+        ),
     ],
 )
 def test_the_mirror_of_the_system_is_used(tmp_path: Path, name: str, text: str) -> None:
@@ -37,7 +40,9 @@ def test_a_system_without_debian_is_asked_for_a_mirror(tmp_path: Path) -> None:
 
 
 def test_what_a_program_of_the_system_says_is_passed_on() -> None:
-    with pytest.raises(RuntimeUnavailableError, match=r"sh -c failed: E: no network\. .* what is complete is kept"):
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"sh -c failed: E: no network\. .* what is complete is kept"
+    ):
         debian._run(["sh", "-c", "echo starting; echo 'E: no network' >&2; exit 100"])
     with pytest.raises(RuntimeUnavailableError, match="needs 'no-such-program'"):
         debian._run(["no-such-program"])

@@ -53,7 +53,9 @@ def test_a_wrong_file_is_refused(change: tuple[str, str], text: str, tmp_path: P
 
 
 def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"unknown device profile 'raspberry-pi-6'.*Did you mean 'raspberry"):
+    with pytest.raises(
+        ConfigurationError, match=r"unknown device profile 'raspberry-pi-6'.*Did you mean 'raspberry"
+    ):
         load_device_profile("raspberry-pi-6")
     with pytest.raises(ConfigurationError, match=r"cannot be read \(No such file"):
         load_device_profile(tmp_path / "none.toml")

@@ -130,7 +130,9 @@ def counted_profile(known_profile: Profile) -> Profile:
     )  # fmt: skip
     sheet = load_device_profile("raspberry-pi-3b")
     modelled = [
-        model_latency(one.median, one.traffic, sheet, name=one.name, target=one.target, precision=one.precision)
+        model_latency(
+            one.median, one.traffic, sheet, name=one.name, target=one.target, precision=one.precision
+        )
         for one in counts[:3]
         if one.traffic is not None
     ]
@@ -139,5 +141,7 @@ def counted_profile(known_profile: Profile) -> Profile:
         devices=("host", "emulated:cortex-a53", "emulated:cortex-a76"),
         counts=counts,
         modelled=tuple(modelled),
-        failures=(Failure("train", "emulated:cortex-a76", "android-arm64-litert-fp32", "the emulator was killed"),),
+        failures=(
+            Failure("train", "emulated:cortex-a76", "android-arm64-litert-fp32", "the emulator was killed"),
+        ),
     )

@@ -27,12 +27,16 @@ def test_a_counted_profile_survives_its_json_and_fits_its_schema(counted_profile
     jsonschema.Draft202012Validator(profile_schema()).validate(document)
     assert {one["evidence"] for one in document["counts"]} == {"emulated-count"}
     assert {one["evidence"] for one in document["modelled"]} == {"modelled"}
-    assert not [key for one in document["counts"] for key in one if key.endswith("_ms")]  # no time among counts
+    assert not [
+        key for one in document["counts"] for key in one if key.endswith("_ms")
+    ]  # no time among counts
 
 
 def test_each_class_of_evidence_is_a_table_of_its_own(counted_profile: Profile) -> None:
     sheets = profile_sheets(counted_profile)
-    assert [re.search(r"evidence: ([\w-]+)", sheet.title) is not None for sheet in sheets] == [True] * 3 + [False]
+    assert [re.search(r"evidence: ([\w-]+)", sheet.title) is not None for sheet in sheets] == [True] * 3 + [
+        False
+    ]
     assert [len(sheet.rows) for sheet in sheets] == [2, 4, 3, 1]
     assert not [column for column in sheets[1].columns if "ms" in column.split("_")]
 
@@ -40,7 +44,14 @@ def test_each_class_of_evidence_is_a_table_of_its_own(counted_profile: Profile) 
 def test_the_page_shows_counts_ranges_changes_and_failures(counted_profile: Profile) -> None:
     changes = compare_profiles(counted_profile, counted_profile, limit=0.01)
     text = render_report(counted_profile, before=counted_profile, changes=changes)
-    for title in ("Against the baseline", "Emulated cores", "Modelled latency", "Not profiled", "Trace", "Instruction mix"):
+    for title in (
+        "Against the baseline",
+        "Emulated cores",
+        "Modelled latency",
+        "Not profiled",
+        "Trace",
+        "Instruction mix",
+    ):
         assert title in text
     for title in ("int8 against fp32 by core", "A training step against inference"):
         assert f"<h3>{title}</h3>" in text
@@ -48,11 +59,15 @@ def test_the_page_shows_counts_ranges_changes_and_failures(counted_profile: Prof
     assert "does not compute what this machine computes: loss" in text
     assert "the emulator was killed" in text
     counts, *_ = count_parts(counted_profile)
-    assert not re.search(r"\d ?ms\b", " ".join(cell for table in counts.tables for row in table.rows for cell in row))
+    assert not re.search(
+        r"\d ?ms\b", " ".join(cell for table in counts.tables for row in table.rows for cell in row)
+    )
 
 
 def test_the_trace_holds_the_timed_calls(counted_profile: Profile) -> None:
-    found = re.search(r'download="trace.json" href="data:application/json;base64,([^"]+)"', render_report(counted_profile))
+    found = re.search(
+        r'download="trace.json" href="data:application/json;base64,([^"]+)"', render_report(counted_profile)
+    )
     assert found
     events = json.loads(base64.b64decode(found[1]))["traceEvents"]
     calls = [event for event in events if event["ph"] == "X" and event["tid"] == 1]
@@ -68,9 +83,14 @@ def test_markdown_says_the_same_and_escapes(counted_profile: Profile) -> None:
     assert "### Against the baseline, 1 % allowed" in text
     assert "| same | infer | emulated:cortex-a53 | android-arm64-litert-fp32 | instructions |" in text
     assert "100,000" in text
-    widths = [{line.count("|") for line in part.splitlines() if line.startswith("|")} for part in text.split("###")[1:]]
+    widths = [
+        {line.count("|") for line in part.splitlines() if line.startswith("|")}
+        for part in text.split("###")[1:]
+    ]
     assert all(len(width) == 1 for width in widths)
-    hostile = profile_sheets(Profile.from_json(counted_profile.to_json().replace("was killed", "a|b <script>")))
+    hostile = profile_sheets(
+        Profile.from_json(counted_profile.to_json().replace("was killed", "a|b <script>"))
+    )
     assert "a\\|b &lt;script&gt;" in to_markdown(hostile)
 
 

@@ -27,7 +27,9 @@ def verdicts(changes: tuple[Change, ...], figure: str) -> list[str]:
     return [change.verdict for change in changes if change.figure == figure]
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "same"), (1.009, "same"), (1.011, "grew"), (0.98, "fell")])
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, "same"), (1.009, "same"), (1.011, "grew"), (0.98, "fell")]
+)
 def test_instructions_are_gated_exactly(counted_profile: Profile, factor: float, verdict: str) -> None:
     now = replace(counted_profile, counts=tuple(grown(count, factor) for count in counted_profile.counts))
     changes = compare_profiles(now, counted_profile, limit=0.01)
@@ -60,12 +62,18 @@ def test_another_batch_or_machine_is_not_compared(counted_profile: Profile) -> N
     )
     changes = compare_profiles(changed, counted_profile, limit=0.01)
     assert {change.verdict for change in changes} == {"not comparable"}
-    assert {"batch 1 before, 9 now", "the baseline is of another machine"} <= {change.note for change in changes}
+    assert {"batch 1 before, 9 now", "the baseline is of another machine"} <= {
+        change.note for change in changes
+    }
     assert not any(change.fails for change in changes)
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "same"), (1.005, "same"), (1.05, "grew"), (0.95, "fell")])
-def test_latency_has_grown_when_its_whole_interval_has(known_profile: Profile, factor: float, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, "same"), (1.005, "same"), (1.05, "grew"), (0.95, "fell")]
+)
+def test_latency_has_grown_when_its_whole_interval_has(
+    known_profile: Profile, factor: float, verdict: str
+) -> None:
     (workload, _) = known_profile.workloads
     before = replace(known_profile, workloads=(slower(workload, 1.0, 1),))
     now = replace(known_profile, workloads=(slower(workload, factor, 2),))

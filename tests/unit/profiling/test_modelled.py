@@ -15,7 +15,9 @@ SHEET = DeviceProfile(
     integers_per_cycle=2, branches_per_cycle=1, loads_per_cycle=1, stores_per_cycle=1, vectors_per_cycle=1,
     lowest_ipc=0.5, level2_latency_cycles=10, memory_gb_per_s=2, sources=("an estimate",),
 )  # fmt: skip
-COUNTS = Instructions(1_000_000, 500_000, 50_000, 100_000, 50_000, 100_000, 0, 0, 50_000, 150_000, 0, 0, 600_000)
+COUNTS = Instructions(
+    1_000_000, 500_000, 50_000, 100_000, 50_000, 100_000, 0, 0, 50_000, 150_000, 0, 0, 600_000
+)
 TRAFFIC = Traffic(200_000, 50_000, 1_600_000, 400_000, 10_000, 1_000)
 
 

@@ -149,7 +149,7 @@ def test_a_profile_says_what_was_measured_and_how(known_profile: Profile) -> Non
         "Profile of digits",
         "Inference latency",
         "Training step latency",
-        "targets/any/train.onnx (any-any-onnxruntime-fp32-train) on onnxruntime 1.2.3, batch 16, one thread. "
+        "targets/any/train.onnx (any-any-onnxruntime-fp32-train) on onnxruntime 1.2.3, batch 16, one thread.",
         "Evidence: measured-host.",
         "A note to the reader.",
         "30 calls, 600 ms in all",
