@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -153,19 +154,29 @@ def _build_site(requirement: str, folder: Path, scratch: Path, mirror: str | Non
     """Unpack one aarch64 wheel. Its dependencies are left out: running a model imports none of them but numpy."""
     del scratch, mirror
     command = [
-        find_uv(), "pip", "install", "--quiet", "--no-config", "--no-deps", "--only-binary", ":all:", "--link-mode",
-        "copy",
-        "--python-platform", "aarch64-manylinux_2_36", "--python-version", PYTHON, "--target", str(folder), requirement,
+        find_uv(), "pip", "install", "--quiet", "--no-config", "--no-deps", "--only-binary", ":all:",
+        "--link-mode", "copy", "--python", sys.executable, "--python-platform", "aarch64-manylinux_2_36",
+        "--python-version", PYTHON, "--target", str(folder), requirement,
     ]  # fmt: skip
+    # In the folder: uv would take a Python and settings from the project that the user happens to be in.
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "10000"}
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "10000"},
     )
     if done.returncode != 0:
         if "No space left" in done.stderr or "os error 28" in done.stderr:
             raise OSError(errno.ENOSPC, "No space left on device", str(folder))
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["uv gave no reason"]
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [
+            line for line in lines if line.lower().startswith(("error:", "cause:", "\N{MULTIPLICATION SIGN}"))
+        ]
+        reason = "; ".join(errors or lines[-1:]) or "uv gave no reason"
         raise RuntimeUnavailableError(
-            f"the aarch64 wheel of {requirement} cannot be had: {lines[-1].rstrip('.')}. Run `nagedge devices "
+            f"the aarch64 wheel of {requirement} cannot be had: {reason.rstrip('.')}. Run `nagedge devices "
             "setup arm64` "
             "again when there is a network; what is complete is kept."
         )
