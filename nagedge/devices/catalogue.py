@@ -7,10 +7,12 @@ import shutil
 import sys
 from dataclasses import dataclass
 
+from nagedge.devices.adb import attached
 from nagedge.devices.arm64 import states
 from nagedge.devices.cores import CORES
 from nagedge.devices.emulator import RUNTIMES_OF
 from nagedge.devices.host import describe_host
+from nagedge.errors import RuntimeUnavailableError
 
 __all__ = ["Listed", "list_devices"]
 
@@ -51,6 +53,7 @@ def list_devices() -> tuple[Listed, ...]:
         )
         for core in CORES.values()
     ]
+    found += _attached()
     found.append(Listed("ios-simulator", "Core ML", "none", "coreml", _simulator_state()))
     return tuple(found)
 
@@ -64,6 +67,23 @@ def _emulator_state() -> str:
     if all(state.problem == "not made yet" for state in wrong):
         return "not set up: nagedge devices setup arm64"
     return f"{wrong[0].name}: {wrong[0].problem}; repair it with nagedge devices setup arm64"
+
+
+def _attached() -> list[Listed]:
+    evidence, runtimes = "measured-device: latency", "those of its own Python 3"
+    try:
+        devices = attached()
+    except RuntimeUnavailableError as error:
+        return [Listed("adb:SERIAL", "attached device", evidence, runtimes, f"not available: {error}")]
+    if not devices:
+        return [Listed("adb:SERIAL", "attached device", evidence, runtimes, "none is attached")]
+    return [
+        Listed(
+            f"adb:{one.serial}", one.model or "attached device", evidence, runtimes,
+            "ready" if one.state == "device" else one.state,
+        )
+        for one in devices
+    ]  # fmt: skip
 
 
 def _simulator_state() -> str:

@@ -1,4 +1,4 @@
-"""The names of devices: ``host``, ``emulated:CORE``, ``adb`` and ``adb:SERIAL``."""
+"""The names of devices: ``host``, ``emulated:CORE`` and ``adb:SERIAL``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nagedge.errors import ConfigurationError, nearest_name
 
 __all__ = ["KINDS", "Device", "parse_device"]
 
-KINDS = ("host", "emulated")
+KINDS = ("host", "emulated", "adb")
 """What a device can be."""
 
 
@@ -18,7 +18,7 @@ class Device:
     """A device by name.
 
     Args:
-        kind: of :data:`KINDS`. detail: the core of an emulated one.
+        kind: of :data:`KINDS`. detail: the core of an emulated one, the serial of an attached one.
     """
 
     kind: str
@@ -37,9 +37,9 @@ def parse_device(name: str) -> Device:
         ConfigurationError: there is no such kind of device, or no such core.
     """
     kind, _, detail = name.strip().partition(":")
-    if kind not in KINDS or (kind == "host" and detail):
+    if kind not in KINDS or (kind == "host" and detail) or (kind == "adb" and not detail):
         raise ConfigurationError(
-            f"unknown device {name!r}; expected host or emulated:CORE, as `nagedge devices ls` lists them."
+            f"unknown device {name!r}; expected host, emulated:CORE or adb:SERIAL, as `nagedge devices ls` lists them."
             + nearest_name(kind, KINDS)
         )
     if kind == "emulated":

@@ -15,6 +15,7 @@ from nagedge.devices.host import describe_host
 from nagedge.devices.names import Device, parse_device
 from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError
 from nagedge.profiling.artifacts import Artifact, artifacts_of
+from nagedge.profiling.attached import measure_attached
 from nagedge.profiling.counts import count_artifact
 from nagedge.profiling.modelled import model_latency
 from nagedge.profiling.results import (
@@ -104,6 +105,12 @@ def profile(
                 workloads.append(
                     measure_artifact(
                         bundle, artifact, threads=threads, budget_s=budget_s, host=host, advance=advance
+                    )
+                )
+            elif one.kind == "adb":
+                workloads.append(
+                    measure_attached(
+                        bundle, artifact, one.detail, threads=threads, budget_s=budget_s, advance=advance
                     )
                 )
             else:

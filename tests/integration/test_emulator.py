@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from adb_device import TestDevice
 from torch import nn
 
 import nagedge
-from nagedge.devices import arm64
+from nagedge.devices import adb, arm64
 from nagedge.devices.arm64 import Installation
 from nagedge.devices.counting import count_calls
 from nagedge.devices.emulator import guest_python
@@ -166,3 +169,67 @@ def test_the_guest_sees_its_own_processor(emulator: Installation) -> None:
     script = "import platform; print(platform.machine(), '0xd0b' in open('/proc/cpuinfo').read())"
     done = subprocess.run([*command, "-c", script], capture_output=True, text=True, check=True, env=variables)
     assert done.stdout.split() == ["aarch64", "True"]
+
+
+@pytest.fixture
+def board(emulator: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestDevice]:
+    """A device behind the real adb, whose ``python3`` is the emulated one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))  # a server of the test's own
+    monkeypatch.setenv("HOME", str(tmp_path))  # adb keeps keys there
+    command, variables = guest_python(emulator, "onnxruntime", "cortex-a53")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    script = f'#!/bin/sh\nexec env -i {settings} {shlex.join(command)} "$@"\n'
+    (programs / "python3").write_text(script)
+    (programs / "python3").chmod(0o755)
+    (programs / "dumpsys").write_text('#!/bin/sh\necho "  level: 77"; echo "Thermal Status: ${THERMAL:-0}"\n')
+    (programs / "dumpsys").chmod(0o755)
+    device = TestDevice(tmp_path / "device", f"{programs}:/usr/bin:/bin")
+    program = adb.adb_program()
+    subprocess.run([program, "connect", device.serial], check=True, capture_output=True, timeout=60)
+    yield device
+    device.unplug()
+    subprocess.run([program, "kill-server"], check=False, capture_output=True, timeout=60)
+
+
+def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, board: TestDevice) -> None:
+    assert adb.attached() == (adb.Attached(board.serial, "device", "Test board"),)
+    found = nagedge.profile(
+        bundle, what=["infer"], device=f"adb:{board.serial}", target=FP32, batch=4, budget_s=0.5
+    )
+    (workload,) = found.workloads
+    assert (workload.device, workload.evidence) == (f"adb:{board.serial}", "measured-device")
+    assert workload.latency.evidence == "measured-device"
+    assert workload.runtime.startswith("onnxruntime ")
+    assert len(workload.latency.samples_ms) >= 10 + 4 * 8
+    assert "5 rounds in new processes count, 0 were dropped as the device was throttled." in workload.notes
+    assert "Battery: 77 %." in workload.notes
+
+
+def test_a_device_that_is_unplugged_leaves_what_was_complete(
+    bundle: nagedge.Bundle, board: TestDevice
+) -> None:
+    runs: list[str] = []
+
+    def third_time(command: str) -> None:
+        if "runner.py" in command:
+            runs.append(command)
+            if len(runs) == 3:
+                board.unplug()
+
+    board.before = third_time
+    found = nagedge.profile(
+        bundle, what=["infer"], device=f"adb:{board.serial}", target=FP32, batch=4, budget_s=0.5
+    )
+    (workload,) = found.workloads
+    assert workload.notes[0].startswith("2 rounds in new processes count")
+    assert workload.notes[-1].startswith("Ended early, the complete rounds are kept: device '127.0.0.1:")
+    assert len(workload.latency.samples_ms) >= 10 + 8
+
+
+def test_a_device_that_is_not_there_is_named(bundle: nagedge.Bundle, board: TestDevice) -> None:
+    with pytest.raises(BundleError, match=r"device 'nowhere' is gone \(.*not found.*\)\. Plug it in"):
+        nagedge.profile(bundle, what=["infer"], device="adb:nowhere", target=FP32)
