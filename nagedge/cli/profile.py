@@ -22,7 +22,9 @@ def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     device: Annotated[
         list[str] | None,
-        typer.Option(help="Where to run: host, emulated:CORE; may be given again. `nagedge devices ls`."),
+        typer.Option(
+            help="Where to run: host, emulated:CORE, adb:SERIAL; may be given again. `nagedge devices ls`."
+        ),
     ] = None,
     what: Annotated[str, typer.Option(help="What to profile, separated by commas.")] = "infer,train",
     target: Annotated[
@@ -45,7 +47,7 @@ def command(
     ] = None,
     fail_above: Annotated[str, typer.Option(metavar="PERCENT", help="Growth that is allowed.")] = "1%",
 ) -> None:
-    """Measure latency and memory on this machine, count instructions on emulated cores, and compare with a baseline."""
+    """Measure on this machine and on devices, count instructions on emulated cores, compare with a baseline."""
     from nagedge import load, profile
     from nagedge.cli.output import print_paths, progress_bar
     from nagedge.files import write_file

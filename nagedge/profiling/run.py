@@ -92,6 +92,7 @@ def profile(
     workloads: list[WorkloadProfile] = []
     counts: list[CountProfile] = []
     failures: list[Failure] = []
+    errors: list[BundleError | RuntimeUnavailableError] = []
     for index, (one, artifact) in enumerate(pairs):
 
         def advance(
@@ -116,11 +117,11 @@ def profile(
             else:
                 counts.append(_count(bundle, artifact, made, one, regions, advance))
         except (BundleError, RuntimeUnavailableError) as error:
+            errors.append(error)
             failures.append(Failure(artifact.what, one.name, artifact.target, str(error)))
     report("profiled", 100 * len(pairs), 100 * len(pairs))
     if not workloads and not counts:
-        kind = RuntimeUnavailableError if len(failures) > 1 else BundleError
-        raise kind(f"nothing could be profiled. {failures[0].reason}")
+        raise type(errors[0])(f"nothing could be profiled. {errors[0]}")
     modelled = [
         model_latency(
             count.median,

@@ -231,5 +231,7 @@ def test_a_device_that_is_unplugged_leaves_what_was_complete(
 
 
 def test_a_device_that_is_not_there_is_named(bundle: nagedge.Bundle, board: TestDevice) -> None:
-    with pytest.raises(BundleError, match=r"device 'nowhere' is gone \(.*not found.*\)\. Plug it in"):
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"device 'nowhere' is gone \(.*not found.*\)\. Plug it in"
+    ):
         nagedge.profile(bundle, what=["infer"], device="adb:nowhere", target=FP32)
