@@ -40,7 +40,7 @@ def parse_device(name: str) -> Device:
     if kind not in KINDS or (kind == "host" and detail) or (kind == "adb" and not detail):
         raise ConfigurationError(
             f"unknown device {name!r}; expected host, emulated:CORE or adb:SERIAL, as `nagedge devices ls` lists them."
-            + nearest_name(kind, KINDS)
+            + ("" if kind in KINDS else nearest_name(kind, KINDS))
         )
     if kind == "emulated":
         find_core(detail)
