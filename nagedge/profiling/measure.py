@@ -13,10 +13,13 @@ import numpy as np
 
 from nagedge.profiling import statistics
 
-__all__ = ["EVIDENCE_HOST", "Distribution", "Samples", "measure", "summarise"]
+__all__ = ["EVIDENCE_DEVICE", "EVIDENCE_HOST", "Distribution", "Samples", "measure", "summarise"]
 
 EVIDENCE_HOST = "measured-host"
-"""The evidence class of every figure here: timed on this machine, not on a phone."""
+"""The evidence class of what was timed on this machine, not on a phone."""
+
+EVIDENCE_DEVICE = "measured-device"
+"""The evidence class of what was timed on the device that it is said of."""
 
 _OVERRUN = 3.0
 """How far beyond its budget a slow callable may run to reach the fewest useful iterations."""
@@ -49,7 +52,7 @@ class Distribution:
     """Latency of one callable: first call, warm-up and steady state apart.
 
     Args:
-        evidence: the class of evidence, :data:`EVIDENCE_HOST`.
+        evidence: the class of evidence, :data:`EVIDENCE_HOST` or :data:`EVIDENCE_DEVICE`.
         samples_ms: every call in order of time: the first, then the warm-up, then the steady state.
         first_ms: the first call, which allocates and initialises; part of neither of the two others.
         warm_up_calls: calls between the first and the steady state. warm_up_total_ms: their sum.
@@ -173,12 +176,14 @@ def summarise(
     probabilities: tuple[float, ...] = (0.5, 0.9, 0.99),
     confidence: float = 0.95,
     seed: int = 0,
+    evidence: str = EVIDENCE_HOST,
 ) -> Distribution:
     """Separate first call, warm-up and steady state, and describe the steady state.
 
     Args:
         samples: at least two durations.
         probabilities, confidence, seed: see :func:`nagedge.profiling.statistics.quantiles`.
+        evidence: where they were taken.
     """
     if len(samples.durations_ns) < 2:
         raise ValueError(f"{len(samples.durations_ns)} samples; expected at least two")
@@ -186,7 +191,7 @@ def summarise(
     warm_up = statistics.detect_warm_up(values[1:])
     steady = values[1 + warm_up.length :]
     return Distribution(
-        evidence=EVIDENCE_HOST,
+        evidence=evidence,
         samples_ms=tuple(float(value) for value in values),
         first_ms=float(values[0]),
         warm_up_calls=warm_up.length,

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 
 from nagedge.profiling.sections import Card
 from nagedge.profiling.svg import Chart
 
-__all__ = ["Page", "Part", "Table"]
+__all__ = ["Download", "Page", "Part", "Table"]
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that the page holds.
+
+    Args:
+        name: of the file. label: of the link. text: its content.
+    """
+
+    name: str
+    label: str
+    text: str
+
+    @property
+    def address(self) -> str:
+        """The file as a data address: nothing is fetched."""
+        return "data:application/json;base64," + base64.b64encode(self.text.encode()).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class Part:
     charts: tuple[Chart, ...] = ()
     small_charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
+    downloads: tuple[Download, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ __all__ = ["environment_part", "milliseconds", "size", "workload_part"]
 _TITLES = {"infer": "Inference latency", "train": "Training step latency"}
 
 
-def workload_part(profile: Profile, workload: WorkloadProfile) -> Part:
-    """Lay out what one artifact costs."""
+def workload_part(workload: WorkloadProfile, *, one_of_several: bool = False) -> Part:
+    """Lay out what one artifact costs; one of several has its target in the title."""
     latency = workload.latency
     median = latency.quantile(0.5)
     cards = [_quantile_card(latency, index) for index in range(len(latency.quantiles))]
@@ -42,9 +42,10 @@ def workload_part(profile: Profile, workload: WorkloadProfile) -> Part:
     title = _TITLES.get(workload.name, workload.name)
     threads = "one thread" if workload.threads == 1 else f"{workload.threads} threads"
     return Part(
-        title=title if profile.device == "host" else f"{title} on {profile.device}",
+        title=(title if workload.device == "host" else f"{title} on {workload.device}")
+        + (f": {workload.target}" if one_of_several else ""),
         lead=(
-            f"{workload.artifact} on {workload.runtime}, batch {workload.batch}, {threads}. "
+            f"{workload.artifact} ({workload.target}) on {workload.runtime}, batch {workload.batch}, {threads}. "
             f"Evidence: {workload.evidence}."
         ),
         notes=workload.notes,
@@ -153,7 +154,7 @@ def environment_part(profile: Profile) -> Part:
         cores += f", {host.usable_cores} usable"
     rows = [
         ("Bundle", profile.bundle),
-        ("Target", profile.target),
+        ("Targets", ", ".join(profile.targets)),
         ("Processor", f"{host.cpu_model} ({host.architecture})"),
         ("Cores", cores),
         ("Memory", size(host.memory_bytes) if host.memory_bytes is not None else "unknown"),

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nagedge.files import write_file
+from nagedge.profiling.count_parts import change_part, count_parts, summary_cards, trace_part
+from nagedge.profiling.gate import Change
 from nagedge.profiling.parts import Page, Part
 from nagedge.profiling.profile_parts import environment_part, workload_part
 from nagedge.profiling.results import Profile
@@ -31,6 +33,9 @@ def write_report(
     path: Path,
     profile: Profile | None = None,
     *,
+    before: Profile | None = None,
+    changes: Sequence[Change] = (),
+    limit: float = 0.01,
     title: str = "",
     subtitle: str = "",
     highlights: Sequence[Card] = (),
@@ -41,13 +46,19 @@ def write_report(
     Returns:
         The path.
     """
-    page = render_report(profile, title=title, subtitle=subtitle, highlights=highlights, sections=sections)
+    page = render_report(
+        profile, before=before, changes=changes, limit=limit, title=title, subtitle=subtitle, highlights=highlights,
+        sections=sections,
+    )  # fmt: skip
     return write_file(Path(path), page)
 
 
 def render_report(
     profile: Profile | None = None,
     *,
+    before: Profile | None = None,
+    changes: Sequence[Change] = (),
+    limit: float = 0.01,
     title: str = "",
     subtitle: str = "",
     highlights: Sequence[Card] = (),
@@ -57,17 +68,26 @@ def render_report(
 
     Args:
         profile: adds one section a workload and the environment, after the others.
+        before: a baseline. changes: what the comparison with it found. limit: growth that was allowed.
         title, subtitle: of the page; taken from the profile when empty.
         highlights: the page's most important figures, beneath the title.
         sections: in the order of reading.
     """
     parts = [section_part(section) for section in sections]
     if profile is not None:
-        parts += [workload_part(profile, workload) for workload in profile.workloads]
+        if before is not None:
+            parts.append(change_part(changes, before, limit))
+        parts += count_parts(profile)
+        several = len({workload.target for workload in profile.workloads}) > 1
+        parts += [workload_part(workload, one_of_several=several) for workload in profile.workloads]
+        trace = trace_part(profile)
+        parts += [] if trace is None else [trace]
         parts.append(environment_part(profile))
+        highlights = highlights or summary_cards(profile)
         title = title or f"Profile of {profile.bundle}"
         subtitle = (
-            subtitle or f"Target {profile.target}, measured on {profile.host.cpu_model} on {profile.created}."
+            subtitle
+            or f"{', '.join(profile.devices)}; profiled from {profile.host.cpu_model} on {profile.created}."
         )
     page = Page(
         title=title or "NagEdge report",
@@ -96,7 +116,7 @@ def _footer(profile: Profile | None) -> str:
         return "Made by NagEdge."
     return (
         f"Made by NagEdge on {profile.created}. Latencies and memory are of the machine named above (evidence: "
-        "measured-host); another machine or a phone has others."
+        "measured-host) unless they say otherwise; another machine or a phone has others. Counts are no time."
     )
 
 

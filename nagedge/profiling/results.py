@@ -1,19 +1,35 @@
-"""A profile as data: what ``nagedge profile --json`` writes, the reports show and a later version reads back."""
+"""A profile as data: what ``nagedge profile --json`` writes, the reports show and a later version reads back.
+
+Every group of figures names its class of evidence: ``measured-host`` and ``measured-device`` are times,
+``emulated-count``
+are exact counts and no time, ``modelled`` is computed from counts and a device's data sheet.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 
+from nagedge.devices.counting import Instructions, Traffic
 from nagedge.devices.host import HostDescription
 from nagedge.errors import DataError
 from nagedge.profiling.measure import Distribution
 from nagedge.profiling.memory import MemoryPeak
+from nagedge.profiling.modelled import ModelledLatency
 from nagedge.profiling.operators import OperatorTable
+from nagedge.profiling.parity import Parity
 
-__all__ = ["SCHEMA_VERSION", "Profile", "Version", "WorkloadProfile", "profile_schema"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "CountProfile",
+    "Failure",
+    "Profile",
+    "Version",
+    "WorkloadProfile",
+    "profile_schema",
+]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the profile's JSON; it rises when a field changes its meaning or goes away."""
 
 
@@ -27,13 +43,15 @@ class Version:
 
 @dataclass(frozen=True)
 class WorkloadProfile:
-    """What one artifact costs.
+    """What one artifact takes on a device that has a clock worth reading.
 
     Args:
         name: ``"infer"`` or ``"train"``: one prediction, or one training step.
+        device: ``"host"``, or ``"adb:SERIAL"``.
+        target: of the bundle. precision: of the target.
         artifact: the file, relative to the bundle. runtime: what ran it. threads: inside operators.
         batch: examples a call.
-        evidence: the class of evidence of all these figures, ``"measured-host"``.
+        evidence: the class of evidence of all these figures, ``"measured-host"`` or ``"measured-device"``.
         load_ms: opening the session, once.
         latency: of a call, in ms.
         operators: where a call's time goes, from a separate traced run; ``None`` if not traced.
@@ -42,6 +60,9 @@ class WorkloadProfile:
     """
 
     name: str
+    device: str
+    target: str
+    precision: str
     artifact: str
     runtime: str
     threads: int
@@ -55,25 +76,85 @@ class WorkloadProfile:
 
 
 @dataclass(frozen=True)
+class CountProfile:
+    """What one artifact executes on an emulated core, on one thread.
+
+    Args:
+        name, device, target, precision, artifact, runtime, batch: as in :class:`WorkloadProfile`; ``device`` is
+            ``"emulated:CORE"``.
+        evidence: ``"emulated-count"``.
+        call: what a counted call is. regions: calls counted after the warm-up.
+        median: the call with the median number of instructions, less an empty region.
+        lowest, highest: numbers of instructions of the calls. first: the first call, which allocates.
+        empty: instructions of an empty region.
+        traffic: bytes and cache misses of a call.
+        parity: whether it computes what this machine computes with the same runtime.
+    """
+
+    name: str
+    device: str
+    target: str
+    precision: str
+    artifact: str
+    runtime: str
+    batch: int
+    evidence: str
+    call: str
+    regions: int
+    median: Instructions
+    lowest: int
+    highest: int
+    first: Instructions
+    empty: int
+    traffic: Traffic | None
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What was asked for and could not be had.
+
+    Args:
+        name, device, target: of the artifact. reason: why, in plain words.
+    """
+
+    name: str
+    device: str
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Profile:
-    """What a bundle costs on a device, and the circumstances.
+    """What a bundle costs on devices, and the circumstances.
 
     Args:
         schema_version: :data:`SCHEMA_VERSION`.
         created: ISO 8601 time with its zone.
-        bundle: the folder's name. target: the target's name. device: ``"host"``.
+        bundle: the folder's name. devices: what was asked for.
         host: the machine. versions: software that took part.
-        workloads: one for each of what was asked for.
+        workloads: times, one for each artifact and device that measures.
+        counts: instructions, one for each artifact and emulated core.
+        modelled: latencies computed from the counts.
+        failures: what could not be had; the rest is kept.
     """
 
     schema_version: int
     created: str
     bundle: str
-    target: str
-    device: str
+    devices: tuple[str, ...]
     host: HostDescription
     versions: tuple[Version, ...]
     workloads: tuple[WorkloadProfile, ...]
+    counts: tuple[CountProfile, ...] = ()
+    modelled: tuple[ModelledLatency, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that there are figures of, in the order of the figures."""
+        found = [workload.target for workload in self.workloads] + [count.target for count in self.counts]
+        return tuple(dict.fromkeys(found))
 
     def workload(self, name: str) -> WorkloadProfile:
         """The workload of this name; KeyError when it was not profiled."""

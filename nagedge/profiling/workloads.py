@@ -1,116 +1,115 @@
-"""What is measured: a bundle's inference and its training step on the host, each as a loaded, repeatable call."""
+"""What this machine measures of an artifact: latency, memory and time by operator, each from a run of its own."""
 
 from __future__ import annotations
 
-import datetime as dt
-import math
-import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from nagedge.bundle import Bundle
-from nagedge.devices.host import HostDescription, describe_host
-from nagedge.errors import ConfigurationError, nearest_name
-from nagedge.profiling.measure import EVIDENCE_HOST, Distribution, measure, summarise
+from nagedge.devices.host import HostDescription
+from nagedge.errors import ConfigurationError, RuntimeUnavailableError
+from nagedge.profiling.artifacts import Artifact, feeds
+from nagedge.profiling.measure import EVIDENCE_HOST, Distribution, Samples, measure, summarise
 from nagedge.profiling.memory import Argument, MemoryPeak, peak_memory
 from nagedge.profiling.operators import OperatorTable, read_trace
-from nagedge.profiling.results import SCHEMA_VERSION, Profile, Version, WorkloadProfile
+from nagedge.profiling.parity import run_on_host
+from nagedge.profiling.results import WorkloadProfile
 from nagedge.runtimes import open_inference, open_training
 from nagedge.runtimes.batches import random_batch
 from nagedge.runtimes.onnxruntime import load_session
-from nagedge.runtimes.state import initial_state
 
 if TYPE_CHECKING:
-    from nagedge.manifest import Manifest
+    from collections.abc import Mapping
 
-__all__ = ["ARTIFACT_OF", "load_workload", "notes_on", "profile"]
+    import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-Progress = Callable[[str, int, int], None]
+__all__ = ["load_workload", "measure_artifact", "notes_on"]
 
-ARTIFACT_OF = {"infer": "infer", "train": "train_step"}
-"""What can be measured -> the role of its artifact."""
-
-_USUAL_BATCH = {"infer": 1, "train": 16}
 _TRACED_STEPS, _SKIPPED_STEPS, _TRACE_S = 20, 5, 2.0
+_MOST_CALLS = 10_000
 _LOADED, _TIMED, _TRACED = 5, 70, 80
 """Progress of one workload in percent, after each stage; memory is the rest."""
 
 
-def profile(
+def measure_artifact(
     bundle: Bundle,
+    artifact: Artifact,
     *,
-    what: Sequence[str] = ("infer", "train"),
-    device: str = "host",
-    target: str | None = None,
-    batch: int | None = None,
-    threads: int = 1,
-    budget_s: float = 3.0,
-    progress: Progress | None = None,
-) -> Profile:
-    """Measure latency, memory and time by operator of a bundle's inference and training step.
+    threads: int,
+    budget_s: float,
+    host: HostDescription,
+    advance: Callable[[str, int], None],
+) -> WorkloadProfile:
+    """Measure an artifact on this machine.
 
     Args:
-        bundle: what to measure.
-        what: ``"infer"``, ``"train"`` or both.
-        device: ``"host"``, the machine this runs on.
-        target: whose artifacts; None takes the first that has them.
-        batch: examples a call; None takes 1 for inference and 16 for training, or the bundle's fixed batch.
-        threads: inside operators, >= 1.
-        budget_s: seconds to spend on the timed calls of each, > 0.
-        progress: called with a description, the steps done and the steps in all.
+        bundle: where it is. artifact: what is measured.
+        threads: inside operators. budget_s: for the timed calls.
+        host: the machine, for the notes.
+        advance: called with the stage and the percent done.
 
     Raises:
-        ConfigurationError: an argument is unknown or out of range, or the bundle lacks the artifact.
+        RuntimeUnavailableError: no runtime here times such a file.
+        BundleError: the runtime refuses the file.
     """
-    if device != "host":
-        raise ConfigurationError(f"unknown device {device!r}; this version profiles on 'host'.")
-    for part in what:
-        if part not in ARTIFACT_OF:
-            raise ConfigurationError(
-                f"cannot profile {part!r}; expected one of {', '.join(ARTIFACT_OF)}."
-                + nearest_name(part, ARTIFACT_OF)
+    advance("loading", 0)
+    memory: MemoryPeak | None = None
+    operators: OperatorTable | None = None
+    failure: tuple[str, ...] = ()
+    order: dict[str, Argument] = {
+        "bundle": str(bundle.path), "target": artifact.target, "what": artifact.what, "batch": artifact.batch,
+        "threads": threads,
+    }  # fmt: skip
+    if artifact.backend == "onnxruntime":
+        started = time.perf_counter()
+        run = _loaded(bundle, artifact.target, artifact.what, artifact.batch, threads)
+        load_ms = (time.perf_counter() - started) * 1e3
+        timed = measure(
+            run,
+            budget_s=budget_s,
+            progress=lambda share: advance("timing", _LOADED + int(share * (_TIMED - _LOADED))),
+        )
+        runtime = f"onnxruntime {metadata.version('onnxruntime')}"
+        advance("time by operator", _TIMED)
+        operators = _operators(feeds(bundle, artifact.what, artifact.batch), artifact.file, threads)
+    elif artifact.backend in ("litert", "tflite_runtime"):
+        advance("timing", _LOADED)
+        inputs = feeds(bundle, artifact.what, artifact.batch)
+        found = run_on_host(artifact, inputs, threads=threads, calls=_MOST_CALLS, budget_s=budget_s)
+        resolution = time.get_clock_info("perf_counter").resolution * 1e9
+        timed = Samples(found.durations_ns, "budget", budget_s, None, resolution)
+        load_ms, runtime = found.load_ms, found.runtime
+        failure = (
+            f"Timed is {found.call}, in a process of its own. This runtime tells no time by operator.",
+        )
+    else:
+        raise RuntimeUnavailableError(
+            f"{artifact.name!r} is not timed on the host: "
+            + (
+                "Core ML runs on Apple's systems only, and what evaluates its programs elsewhere is no runtime."
+                if artifact.backend == "coreml"
+                else f"runtime {artifact.backend!r} takes its arrays through files, which would be timed with it."
             )
-    if not what:
-        raise ConfigurationError("nothing to profile was named; expected infer, train or both.")
-    for name, value in (("threads", threads), ("batch", 1 if batch is None else batch)):
-        if value < 1:
-            raise ConfigurationError(f"{name} is {value}, expected a number >= 1.")
-    if not (math.isfinite(budget_s) and budget_s > 0):
-        raise ConfigurationError(f"budget_s is {budget_s}, expected seconds > 0.")
-    report = progress or (lambda description, completed, total: None)
-    names = dict.fromkeys(bundle.target(target, role=ARTIFACT_OF[part])[0] for part in what)
-    host = describe_host()  # before the work, which would raise the load average
-    workloads = []
-    for index, part in enumerate(what):
-
-        def advance(stage: str, percent: int, part: str = part, index: int = index) -> None:
-            report(f"{part}: {stage}", 100 * index + percent, 100 * len(what))
-
-        size = _batch(bundle.manifest, part, batch)
-        workloads.append(_workload(bundle, target, part, size, threads, budget_s, host, advance))
-    report("profiled", 100 * len(what), 100 * len(what))
-    return Profile(
-        schema_version=SCHEMA_VERSION,
-        created=dt.datetime.now().astimezone().isoformat(timespec="seconds"),
-        bundle=bundle.path.name,
-        target=", ".join(names),
-        device=device,
-        host=host,
-        versions=(
-            Version("nagedge", metadata.version("nagedge")),
-            Version("python", platform.python_version()),
-            *(Version(name, metadata.version(name)) for name in ("numpy", "onnxruntime")),
-        ),
-        workloads=tuple(workloads),
-    )
+        )
+    latency = summarise(timed)
+    advance("memory", _TRACED)
+    if artifact.backend == "tflite_runtime":
+        failure = (*failure, "Peak memory was not measured: the runtime lives in an environment of its own.")
+    else:
+        memory, more = _memory(order)
+        failure = (*failure, *more)
+    return WorkloadProfile(
+        name=artifact.what, device="host", target=artifact.target, precision=artifact.precision,
+        artifact=artifact.name, runtime=runtime, threads=threads, batch=artifact.batch, evidence=EVIDENCE_HOST,
+        load_ms=load_ms, latency=latency, operators=operators, memory=memory,
+        notes=(*notes_on(latency, host, threads), *failure),
+    )  # fmt: skip
 
 
 def load_workload(
@@ -141,47 +140,6 @@ def _loaded(bundle: Bundle, target: str | None, what: str, batch: int, threads: 
         training.step(inputs, targets, lr=0.0, momentum=0.9, weight_decay=0.0)
 
     return step
-
-
-def _batch(manifest: Manifest, what: str, batch: int | None) -> int:
-    if manifest.batch is not None and batch not in (None, manifest.batch):
-        raise ConfigurationError(f"batch is {batch}, but this bundle takes exactly {manifest.batch}.")
-    return manifest.batch or batch or _USUAL_BATCH[what]
-
-
-def _workload(
-    bundle: Bundle,
-    target: str | None,
-    what: str,
-    batch: int,
-    threads: int,
-    budget_s: float,
-    host: HostDescription,
-    advance: Callable[[str, int], None],
-) -> WorkloadProfile:
-    name, entry = bundle.target(target, role=ARTIFACT_OF[what])
-    artifact = entry.artifacts[ARTIFACT_OF[what]]
-    advance("loading", 0)
-    started = time.perf_counter()
-    run = _loaded(bundle, name, what, batch, threads)
-    load_ms = (time.perf_counter() - started) * 1e3
-    timed = measure(
-        run,
-        budget_s=budget_s,
-        progress=lambda share: advance("timing", _LOADED + int(share * (_TIMED - _LOADED))),
-    )
-    latency = summarise(timed)
-    advance("time by operator", _TIMED)
-    operators = _operators(bundle, bundle.file(artifact), what, batch, threads)
-    advance("memory", _TRACED)
-    memory, failure = _memory(
-        {"bundle": str(bundle.path), "target": name, "what": what, "batch": batch, "threads": threads}
-    )
-    return WorkloadProfile(
-        name=what, artifact=artifact, runtime=f"onnxruntime {metadata.version('onnxruntime')}", threads=threads,
-        batch=batch, evidence=EVIDENCE_HOST, load_ms=load_ms, latency=latency, operators=operators, memory=memory,
-        notes=(*notes_on(latency, host, threads), *failure),
-    )  # fmt: skip
 
 
 def _memory(arguments: dict[str, Argument]) -> tuple[MemoryPeak | None, tuple[str, ...]]:
@@ -223,22 +181,12 @@ def notes_on(latency: Distribution, host: HostDescription, threads: int) -> tupl
     return tuple(notes)
 
 
-def _operators(bundle: Bundle, artifact: Path, what: str, batch: int, threads: int) -> OperatorTable:
+def _operators(inputs: Mapping[str, npt.NDArray[np.generic]], file: Path, threads: int) -> OperatorTable:
     """Trace some steps in a session of its own: ONNX Runtime's profiler slows what it watches."""
-    inputs, targets = random_batch(bundle.manifest, batch, np.random.default_rng(0))
-    feeds: dict[str, Array] = dict(inputs)
-    if what == "train":
-        state = initial_state(bundle)
-        feeds |= {f"target.{name}": value for name, value in targets.items()}
-        feeds |= {f"params.{name}": value for name, value in state.params.items()}
-        feeds |= {f"momentum.{name}": value for name, value in state.momentum.items()}
-        feeds |= {f"buffers.{name}": value for name, value in state.buffers.items()}
-        feeds |= {"sample_weight": np.ones(batch, np.float32)}
-        feeds |= {name: np.zeros((), np.float32) for name in ("lr", "momentum", "weight_decay")}
     with tempfile.TemporaryDirectory() as folder:
-        session = load_session(artifact, threads=threads, profile_prefix=str(Path(folder) / "trace"))
+        session = load_session(file, threads=threads, profile_prefix=str(Path(folder) / "trace"))
         wanted = {node.name for node in session.get_inputs()}
-        fed = {name: value for name, value in feeds.items() if name in wanted}
+        fed = {name: value for name, value in inputs.items() if name in wanted}
         started = time.perf_counter()
         for step in range(_SKIPPED_STEPS + _TRACED_STEPS):
             session.run(None, fed)

@@ -17,6 +17,7 @@ op          further keys -> keys of the answer
 ``predict`` ``inputs``, ``outputs`` (files) -> ``seconds``
 ``step``    ``inputs``, ``outputs``, ... -> ``seconds``
 ``state``   ``outputs`` -> nothing
+``repeat``  ``inputs``, ``outputs``, ``calls`` and/or ``budget_s``, ``marks`` -> ``durations_ns``, ``timed``
 ``close``   -> nothing
 =========== ============================================================================================================
 
@@ -24,12 +25,16 @@ Kinds ``onnxruntime``, ``litert`` and ``tflite_runtime`` run one function of a f
 is carried from step to step: ``"carry"`` maps names of outputs to the inputs that they become, and ``"state"`` is the
 file with the first values. ``step`` writes the outputs that are not carried, ``state`` the carried values by the names
 of the inputs. Kind ``ort_training`` is the runtime with a training loop of its own; its state is its checkpoint.
+
+``repeat`` calls the function again and again on the same inputs; ``marks`` makes each call a region for nagcount.c.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import os
@@ -55,6 +60,13 @@ KINDS = ("onnxruntime", "ort_training", "litert", "tflite_runtime")
 Request = Mapping[str, Any]
 Arrays = dict[str, Any]
 Function = Callable[[Arrays], Arrays]
+Prepared = tuple[Callable[[], Any], Callable[[], Arrays], str]  # a call, its outputs, what a call is
+Prepare = Callable[[Arrays], Prepared]
+
+EMPTY_REGIONS = 5
+FIRST_EMPTY_LABEL = 1 << 32
+_MAGIC = 0x4E61674564676521
+_GETPID = {"aarch64": 172, "x86_64": 39}
 
 
 def load_arrays(path: Any) -> Arrays:
@@ -79,12 +91,14 @@ class FunctionSession:
         inputs: names that ``run`` takes; others are not passed on.
         carry: name of an output -> name of the input that it becomes.
         state: first values by name of the input.
+        prepare: takes arrays by name, returns what repeats one call of the function on them.
     """
 
     def __init__(
-        self, run: Function, inputs: Iterable[str], carry: Mapping[str, str], state: Mapping[str, Any]
+        self, run: Function, inputs: Iterable[str], carry: Mapping[str, str], state: Arrays, prepare: Prepare
     ) -> None:
         self._run, self._inputs, self._carry, self._state = run, set(inputs), carry, dict(state)
+        self._prepare = prepare
 
     def predict(self, request: Request) -> Arrays:
         """Run the function on the given inputs and the state, which stays."""
@@ -101,6 +115,11 @@ class FunctionSession:
         """Write the state."""
         save_arrays(request["outputs"], self._state)
 
+    def prepared(self, request: Request) -> Prepared:
+        """Return what repeats one call on the given inputs and the state."""
+        given = {**load_arrays(request["inputs"]), **self._state}
+        return self._prepare({name: array for name, array in given.items() if name in self._inputs})
+
 
 class OrtTrainingSession:
     """ONNX Runtime's own training loop.
@@ -112,8 +131,10 @@ class OrtTrainingSession:
     """
 
     def __init__(self, request: Request) -> None:
+        import onnxruntime
         from onnxruntime.capi import _pybind_state as ort
 
+        self.version = onnxruntime.__version__
         ort.set_default_logger_severity(3)
         self._ort = ort
         self._options = ort.SessionOptions()
@@ -166,16 +187,12 @@ def open_session(request: Request) -> tuple[Session, dict[str, Any]]:
         raise ValueError(f"unknown kind {kind!r}; expected one of {', '.join(KINDS)}")
     if kind == "ort_training":
         session = OrtTrainingSession(request)
-        return session, {"runtime": f"onnxruntime-training {_ort_version()}", "inputs": session.inputs}
+        return session, {"runtime": f"onnxruntime-training {session.version}", "inputs": session.inputs}
     state = load_arrays(request["state"]) if "state" in request else {}
-    run, names, runtime = _open_onnx(request) if kind == "onnxruntime" else _open_tflite(request)
-    return FunctionSession(run, names, request.get("carry", {}), state), {"runtime": runtime, "inputs": names}
-
-
-def _ort_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
+    opened = _open_onnx(request) if kind == "onnxruntime" else _open_tflite(request)
+    run, names, runtime, prepare = opened
+    carry = request.get("carry", {})
+    return FunctionSession(run, names, carry, state, prepare), {"runtime": runtime, "inputs": names}
 
 
 def _set_ort_options(options: Any, request: Request) -> None:
@@ -186,7 +203,7 @@ def _set_ort_options(options: Any, request: Request) -> None:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
 
 
-def _open_onnx(request: Request) -> tuple[Function, list[str], str]:
+def _open_onnx(request: Request) -> tuple[Function, list[str], str, Prepare]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -198,10 +215,23 @@ def _open_onnx(request: Request) -> tuple[Function, list[str], str]:
         results = session.run(None, given)
         return {name: results[i] for i, name in enumerate(outputs)}
 
-    return run, [node.name for node in session.get_inputs()], f"onnxruntime {onnxruntime.__version__}"
+    def prepare(given: Arrays) -> Prepared:
+        binding = session.io_binding()
+        for name, array in given.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in outputs:
+            binding.bind_output(name)
+
+        def results() -> Arrays:
+            return {name: value.numpy() for name, value in zip(outputs, binding.get_outputs())}  # noqa: B905 - Python 3.9
+
+        return lambda: session.run_with_iobinding(binding), results, "a run with bound inputs"
+
+    names = [node.name for node in session.get_inputs()]
+    return run, names, f"onnxruntime {onnxruntime.__version__}", prepare
 
 
-def _open_tflite(request: Request) -> tuple[Function, list[str], str]:
+def _open_tflite(request: Request) -> tuple[Function, list[str], str, Prepare]:
     """Key of ``open``: ``signature``, which may be left out for a file without signatures."""
     name, kind = request.get("signature"), request["kind"]
     module = "ai_edge_litert.interpreter" if kind == "litert" else "tflite_runtime.interpreter"
@@ -211,7 +241,7 @@ def _open_tflite(request: Request) -> tuple[Function, list[str], str]:
     runtime = f"{kind} {_tflite_version(kind)}"
     if name is None and not known:
         function, names = _without_signature(interpreter)
-        return function, names, runtime
+        return function, names, runtime, lambda given: (lambda: function(given), dict, "a call")
     if name not in known:
         raise ValueError(f"the file has no signature {name!r}; it has {', '.join(known) or 'none'}")
     signature = interpreter.get_signature_runner(name)
@@ -222,7 +252,22 @@ def _open_tflite(request: Request) -> tuple[Function, list[str], str]:
         fitting = {key: array.astype(dtypes[key], copy=False) for key, array in given.items()}
         return {key: np.array(value) for key, value in signature(**fitting).items()}
 
-    return run, list(known[name]["inputs"]), runtime
+    def prepare(given: Arrays) -> Prepared:
+        index, wrapper = signature._subgraph_index, signature._interpreter_wrapper  # noqa: SLF001 - no public way
+        inputs, outputs = signature._inputs, dict(signature._outputs)  # noqa: SLF001
+        for key, array in given.items():
+            if array.ndim:  # LiteRT 2.3 crashes on arm64 when it is asked to resize a tensor of no dimensions
+                wrapper.ResizeInputTensor(inputs[key], np.array(array.shape, np.int32), False, index)
+        wrapper.AllocateTensors(index)
+        for key, array in given.items():
+            wrapper.SetTensor(inputs[key], array.astype(dtypes[key], copy=False), index)
+
+        def results() -> Arrays:
+            return {key: np.array(wrapper.GetTensor(tensor, index)) for key, tensor in outputs.items()}
+
+        return lambda: wrapper.Invoke(index), results, "an invocation"
+
+    return run, list(known[name]["inputs"]), runtime, prepare
 
 
 def _without_signature(interpreter: Any) -> tuple[Function, list[str]]:
@@ -258,8 +303,9 @@ def answer(request: Request, sessions: dict[str, Session]) -> dict[str, Any]:
         return {"python": platform.python_version(), "numpy": np.__version__}
     name = request["session"]
     if op == "open":
+        started = time.perf_counter()
         sessions[name], opened = open_session(request)
-        return opened
+        return {**opened, "seconds": time.perf_counter() - started}
     if name not in sessions:
         raise ValueError(f"no session {name!r} is open")
     if op == "close":
@@ -268,6 +314,8 @@ def answer(request: Request, sessions: dict[str, Session]) -> dict[str, Any]:
     if op == "state":
         sessions[name].state(request)
         return {}
+    if op == "repeat":
+        return repeat(sessions[name].prepared(request), request)
     if op not in ("predict", "step"):
         raise ValueError(f"unknown op {op!r}")
     started = time.perf_counter()
@@ -275,6 +323,41 @@ def answer(request: Request, sessions: dict[str, Session]) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     save_arrays(request["outputs"], outputs)
     return {"seconds": seconds}
+
+
+def repeat(prepared: Prepared, request: Request) -> dict[str, Any]:
+    """Run a prepared call ``calls`` times, or until ``budget_s`` is spent (never fewer than ten times)."""
+    call, results, timed = prepared
+    most, budget_ns = request.get("calls", 1_000_000), request.get("budget_s", float("inf")) * 1e9
+    mark = _marker() if request.get("marks") else lambda command, label: None
+    durations: list[int] = []
+
+    def region(label: int, call: Callable[[], Any]) -> None:
+        before = time.perf_counter_ns()
+        mark(1, label)
+        call()
+        mark(2, label)
+        durations.append(time.perf_counter_ns() - before)
+
+    gc.collect()
+    gc.disable()  # its pauses are Python's, not the artifact's
+    started = time.perf_counter_ns()
+    while len(durations) < most and (len(durations) < 10 or time.perf_counter_ns() - started < budget_ns):
+        region(len(durations), call)
+    found = tuple(durations)
+    for label in range(EMPTY_REGIONS):
+        region(FIRST_EMPTY_LABEL + label, lambda: None)
+    gc.enable()
+    save_arrays(request["outputs"], results())
+    return {"durations_ns": found, "timed": timed}
+
+
+def _marker() -> Callable[[int, int], Any]:
+    """Return what marks a region: getpid with arguments that it does not have, which only the counter looks at."""
+    function = ctypes.CDLL(None).syscall
+    function.argtypes = [ctypes.c_long, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64]
+    number = _GETPID[platform.machine()]
+    return lambda command, label: function(number, _MAGIC, command, label)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import nagedge
+from nagedge.devices.counting import Instructions, Traffic
+from nagedge.devices.device_profiles import load_device_profile
 from nagedge.devices.host import HostDescription
 from nagedge.profiling.measure import Samples, summarise
 from nagedge.profiling.memory import MemoryPeak
+from nagedge.profiling.modelled import model_latency
 from nagedge.profiling.operators import OperatorRow, OperatorTable
-from nagedge.profiling.results import SCHEMA_VERSION, Profile, Version, WorkloadProfile
+from nagedge.profiling.parity import Parity
+from nagedge.profiling.results import (
+    SCHEMA_VERSION,
+    CountProfile,
+    Failure,
+    Profile,
+    Version,
+    WorkloadProfile,
+)
 
 
 def _host(**changes: object) -> HostDescription:
@@ -41,6 +53,9 @@ def workload(name: str, *, calls: int, notes: tuple[str, ...] = ()) -> WorkloadP
     nodes = tuple(OperatorRow(f"Op{i}", f"node_{i}", 1, 1.0, 1.0 / 2**i, 0.5**i) for i in range(1, 13))
     return WorkloadProfile(
         name=name,
+        device="host",
+        target="any-any-onnxruntime-fp32-train",
+        precision="fp32",
         artifact=f"targets/any/{name}.onnx",
         runtime="onnxruntime 1.2.3",
         threads=1,
@@ -60,8 +75,7 @@ def known_profile() -> Profile:
         schema_version=SCHEMA_VERSION,
         created="2026-01-02T03:04:05+00:00",
         bundle="digits",
-        target="any-any-onnxruntime-fp32-train",
-        device="host",
+        devices=("host",),
         host=_host(),
         versions=(Version("nagedge", "0.0"), Version("onnxruntime", "1.2.3")),
         workloads=(
@@ -91,3 +105,43 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> nagedge.Bundle:
 def host() -> Callable[..., HostDescription]:
     """Makes a quiet machine of two usable cores; keywords change its facts."""
     return _host
+
+
+def _instructions(total: int) -> Instructions:
+    return Instructions(total, total - 60, 5, 10, 5, 10, 5, 0, 5, 15, 5, 0, 140)
+
+
+def count(name: str, core: str, precision: str, total: int, *, agrees: bool = True) -> CountProfile:
+    parity = Parity(1, "loss", 1e-6, 1e-7, 0.1 if agrees else None, agrees, 1e-4, 1e-5)
+    return CountProfile(
+        name=name, device=f"emulated:{core}", target=f"android-arm64-litert-{precision}", precision=precision,
+        artifact="model.tflite", runtime="litert 2.3", batch=1, evidence="emulated-count", call="an invocation",
+        regions=5, median=_instructions(total), lowest=total, highest=total + 1, first=_instructions(2 * total),
+        empty=7000, traffic=Traffic(10, 5, 400, 200, 8, 2), parity=parity,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def counted_profile(known_profile: Profile) -> Profile:
+    """The known profile with counts of two cores, what is modelled from them, and a failure."""
+    counts = (
+        count("infer", "cortex-a53", "fp32", 100_000), count("infer", "cortex-a53", "int8", 190_000),
+        count("train", "cortex-a53", "fp32", 400_000), count("infer", "cortex-a76", "fp32", 90_000, agrees=False),
+    )  # fmt: skip
+    sheet = load_device_profile("raspberry-pi-3b")
+    modelled = [
+        model_latency(
+            one.median, one.traffic, sheet, name=one.name, target=one.target, precision=one.precision
+        )
+        for one in counts[:3]
+        if one.traffic is not None
+    ]
+    return replace(
+        known_profile,
+        devices=("host", "emulated:cortex-a53", "emulated:cortex-a76"),
+        counts=counts,
+        modelled=tuple(modelled),
+        failures=(
+            Failure("train", "emulated:cortex-a76", "android-arm64-litert-fp32", "the emulator was killed"),
+        ),
+    )

@@ -105,7 +105,11 @@ def test_the_page_is_whole_and_asks_for_nothing(known_profile: Profile) -> None:
     text = render_report(known_profile, sections=sections())
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
-    assert {reference.removeprefix("#") for reference in page.references} <= set(page.ids)
+    held = [reference for reference in page.references if reference.startswith("data:")]
+    assert len(held) == 1  # the trace
+    for reference in held:
+        text = text.replace(reference, "")
+    assert {one.removeprefix("#") for one in page.references if one not in held} <= set(page.ids)
     assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object", "form"})
     assert re.findall(r"(?:https?:)?//[a-z]", text) == []
     assert "default-src 'none'" in text
@@ -145,7 +149,8 @@ def test_a_profile_says_what_was_measured_and_how(known_profile: Profile) -> Non
         "Profile of digits",
         "Inference latency",
         "Training step latency",
-        "targets/any/train.onnx on onnxruntime 1.2.3, batch 16, one thread. Evidence: measured-host.",
+        "targets/any/train.onnx (any-any-onnxruntime-fp32-train) on onnxruntime 1.2.3, batch 16, one thread.",
+        "Evidence: measured-host.",
         "A note to the reader.",
         "30 calls, 600 ms in all",
         "MSER-5",

@@ -44,7 +44,7 @@ def test_a_workload_is_found_by_name(known_profile: Profile) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 99}', "{"])
 def test_something_else_is_refused(text: str) -> None:
     with pytest.raises(
-        DataError, match=r"schema_version is .*, expected 1\. Give the file that 'nagedge profile"
+        DataError, match=r"schema_version is .*, expected 2\. Give the file that 'nagedge profile"
     ):
         Profile.from_json(text)
 

@@ -30,7 +30,7 @@ def test_a_bundle_is_profiled(bundle: nagedge.Bundle) -> None:
     infer, train = profile.workloads
     assert (infer.name, infer.batch, train.name, train.batch) == ("infer", 1, "train", 16)
     assert train.artifact.endswith("train_step.onnx")
-    assert (profile.bundle, profile.device) == ("bundle", "host")
+    assert (profile.bundle, profile.devices) == ("bundle", ("host",))
     assert {version.name for version in profile.versions} == {"nagedge", "python", "numpy", "onnxruntime"}
     assert infer.operators is not None
     assert train.operators is not None
@@ -84,7 +84,7 @@ def test_memory_that_cannot_be_measured_loses_nothing_else(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"device": "pixel"}, "unknown device 'pixel'; this version profiles on 'host'"),
+        ({"device": "pixel"}, "unknown device 'pixel'; expected host, emulated:CORE or adb:SERIAL"),
         (
             {"what": ["inferr"]},
             r"cannot profile 'inferr'; expected one of infer, train. Did you mean 'infer'\?",

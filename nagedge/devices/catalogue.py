@@ -1,0 +1,95 @@
+"""What there is to profile on, and what each can do: for ``nagedge devices ls``."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+
+from nagedge.devices.adb import attached
+from nagedge.devices.arm64 import states
+from nagedge.devices.cores import CORES
+from nagedge.devices.emulator import RUNTIMES_OF
+from nagedge.devices.host import describe_host
+from nagedge.errors import RuntimeUnavailableError
+
+__all__ = ["Listed", "list_devices"]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A device as it is listed.
+
+    Args:
+        name: what ``--device`` takes. description: what it is.
+        evidence: the class of evidence of its figures. runtimes: that run on it.
+        state: ``"ready"``, or why it is not.
+    """
+
+    name: str
+    description: str
+    evidence: str
+    runtimes: str
+    state: str
+
+
+def list_devices() -> tuple[Listed, ...]:
+    """Return the devices of this machine, those that are not ready with the reason."""
+    host = describe_host()
+    found = [
+        Listed(
+            "host", f"{host.cpu_model}, {host.architecture}", "measured-host: latency, memory, operators",
+            "onnxruntime, litert, tflite_runtime", "ready",
+        )
+    ]  # fmt: skip
+    found += [
+        Listed(
+            f"emulated:{core.name}",
+            core.description + (", int8 dot products" if core.dot_products else ""),
+            "emulated-count: instructions, bytes",
+            ", ".join(RUNTIMES_OF),
+            _emulator_state(),
+        )
+        for core in CORES.values()
+    ]
+    found += _attached()
+    found.append(Listed("ios-simulator", "Core ML", "none", "coreml", _simulator_state()))
+    return tuple(found)
+
+
+def _emulator_state() -> str:
+    if sys.platform != "linux":
+        return f"not available on {sys.platform}: QEMU's user mode needs Linux"
+    wrong = [state for state in states() if state.problem]
+    if not wrong:
+        return "ready"
+    if all(state.problem == "not made yet" for state in wrong):
+        return "not set up: nagedge devices setup arm64"
+    return f"{wrong[0].name}: {wrong[0].problem}; repair it with nagedge devices setup arm64"
+
+
+def _attached() -> list[Listed]:
+    evidence, runtimes = "measured-device: latency", "those of its own Python 3"
+    try:
+        devices = attached()
+    except RuntimeUnavailableError as error:
+        return [Listed("adb:SERIAL", "attached device", evidence, runtimes, f"not available: {error}")]
+    if not devices:
+        return [Listed("adb:SERIAL", "attached device", evidence, runtimes, "none is attached")]
+    return [
+        Listed(
+            f"adb:{one.serial}", one.model or "attached device", evidence, runtimes,
+            "ready" if one.state == "device" else one.state,
+        )
+        for one in devices
+    ]  # fmt: skip
+
+
+def _simulator_state() -> str:
+    system = platform.system()
+    if system != "Darwin":
+        return f"not available: it needs macOS with Xcode, this is {system}"
+    if shutil.which("xcrun") is None:
+        return "not available: xcrun was not found; install Xcode"
+    return "not available: this version profiles no .mlpackage; `nagedge verify` runs it on macOS"

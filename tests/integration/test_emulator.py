@@ -1,0 +1,237 @@
+"""Counting for real: Debian's QEMU, an arm64 Python and the aarch64 wheels, made once in the user's cache."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from adb_device import TestDevice
+from torch import nn
+
+import nagedge
+from nagedge.devices import adb, arm64
+from nagedge.devices.arm64 import Installation
+from nagedge.devices.counting import count_calls
+from nagedge.devices.emulator import guest_python
+from nagedge.errors import BundleError, RuntimeUnavailableError
+from nagedge.profiling.artifacts import artifacts_of, feeds
+from nagedge.profiling.results import Profile
+
+FP32, LITE, INT8 = (
+    "any-any-onnxruntime-fp32-train",
+    "android-arm64-litert-fp32-train",
+    "linux-arm64-tflite_runtime-int8",
+)
+WIDTH = 64
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Installation:
+    if sys.platform != "linux":
+        pytest.skip("the emulator is made on Linux")
+    try:
+        return arm64.setup()
+    except RuntimeUnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"the emulator cannot be made here: {error}")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> nagedge.Bundle:
+    torch.manual_seed(0)
+    return nagedge.export(
+        nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 4)),
+        tasks=[nagedge.TaskSpec("state", "classification", size=4)],
+        example_input=torch.randn(8, WIDTH),
+        targets=[FP32, LITE, INT8],
+        out=tmp_path_factory.mktemp("emulated") / "bundle",
+    )
+
+
+@pytest.fixture(scope="module")
+def profile(bundle: nagedge.Bundle, emulator: Installation) -> Profile:
+    return nagedge.profile(bundle, device="emulated:cortex-a53", batch=4)
+
+
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """Loops that keep every core of this machine busy."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    yield
+    for loop in loops:
+        loop.kill()
+        loop.wait()
+
+
+def test_every_runtime_is_counted_and_agrees_with_the_host(profile: Profile) -> None:
+    assert profile.failures == ()
+    assert {(count.target, count.name) for count in profile.counts} == {
+        (FP32, "infer"), (FP32, "train"), (LITE, "infer"), (LITE, "train"), (INT8, "infer"),
+    }  # fmt: skip
+    for count in profile.counts:
+        assert count.evidence == "emulated-count"
+        assert count.parity.within_tolerance, count.parity
+        assert count.parity.tensors >= (9 if count.name == "train" else 1)
+        assert count.regions == 5
+        classes = vars(count.median)
+        assert sum(classes[name] for name in classes if name not in ("instructions", "multiply_adds")) == (
+            count.median.instructions
+        )
+        assert count.traffic is not None
+        assert (
+            count.traffic.read_bytes > (1 if count.precision == "int8" else 4) * WIDTH * WIDTH
+        )  # each weight once
+        assert count.first.instructions > 0
+    assert Profile.from_json(profile.to_json()) == profile
+    assert any(version.name == "arm64 qemu-user" for version in profile.versions)
+
+
+def test_multiply_adds_are_those_of_the_model(profile: Profile) -> None:
+    batch, products = 4, WIDTH * WIDTH + WIDTH * 4
+    found = {(count.target, count.name): count.median.multiply_adds for count in profile.counts}
+    # Kernels compute whole tiles: a little more than the model has.
+    assert batch * products <= found[FP32, "infer"] <= 1.3 * batch * products
+    # Forward, and the gradients of both weights and of the hidden layer; the update multiplies too.
+    steps = batch * (2 * products + WIDTH * 4)
+    assert steps <= found[FP32, "train"] <= 1.6 * steps + 8 * products
+
+
+def test_latency_is_modelled_and_said_to_be(profile: Profile) -> None:
+    assert {one.profile for one in profile.modelled} == {"raspberry-pi-3b"}  # the only one with this core
+    for one in profile.modelled:
+        assert one.evidence == "modelled"
+        assert 0 < one.low_ms < one.high_ms
+        assert one.assumptions
+
+
+def test_counts_repeat_under_load_and_beside_each_other(
+    bundle: nagedge.Bundle, emulator: Installation, profile: Profile, busy: None
+) -> None:
+    (artifact,) = artifacts_of(bundle, [FP32], ["train"], 4)
+    training = bundle.manifest.training
+    assert training is not None
+    inputs = feeds(bundle, "train", 4, lr=training.lr)
+
+    def count(number: int) -> int:
+        del number
+        counted = count_calls(emulator, "cortex-a53", "onnxruntime", artifact.file, inputs)
+        return counted.median.instructions
+
+    with ThreadPoolExecutor(2) as pool:  # two profiles at once in one cache
+        again = list(pool.map(count, range(2)))
+    (quiet,) = [
+        found.median.instructions for found in profile.counts if (found.target, found.name) == (FP32, "train")
+    ]
+    assert again == pytest.approx([quiet] * 2, rel=1e-3)
+
+
+def test_a_file_that_the_runtime_refuses_is_named(emulator: Installation, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"no model")
+    with pytest.raises(
+        BundleError, match=r"onnxruntime refuses 'damaged\.onnx' on onnxruntime on an emulated cortex-a76"
+    ):
+        count_calls(emulator, "cortex-a76", "onnxruntime", damaged, {})
+
+
+def test_what_fails_keeps_the_rest(
+    bundle: nagedge.Bundle, emulator: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nagedge.devices import counting
+
+    def crashing(
+        made: Installation, runtime: str, core: str, **options: object
+    ) -> tuple[list[str], dict[str, str]]:
+        if runtime == "onnxruntime":
+            return ["sh", "-c", "kill -SEGV $$"], {"PATH": "/usr/bin:/bin"}
+        return guest_python(made, runtime, core, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(counting, "guest_python", crashing)
+    found = nagedge.profile(
+        bundle, what=["infer"], device="emulated:cortex-a53", target=[FP32, INT8], batch=4
+    )
+    assert [count.target for count in found.counts] == [INT8]
+    assert [(one.target, one.device) for one in found.failures] == [(FP32, "emulated:cortex-a53")]
+    assert "was killed by SIGSEGV" in found.failures[0].reason
+
+
+def test_the_guest_sees_its_own_processor(emulator: Installation) -> None:
+    command, variables = guest_python(emulator, "onnxruntime", "cortex-a76")
+    script = "import platform; print(platform.machine(), '0xd0b' in open('/proc/cpuinfo').read())"
+    done = subprocess.run([*command, "-c", script], capture_output=True, text=True, check=True, env=variables)
+    assert done.stdout.split() == ["aarch64", "True"]
+
+
+@pytest.fixture
+def board(emulator: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestDevice]:
+    """A device behind the real adb, whose ``python3`` is the emulated one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))  # a server of the test's own
+    monkeypatch.setenv("HOME", str(tmp_path))  # adb keeps keys there
+    command, variables = guest_python(emulator, "onnxruntime", "cortex-a53")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    script = f'#!/bin/sh\nexec env -i {settings} {shlex.join(command)} "$@"\n'
+    (programs / "python3").write_text(script)
+    (programs / "python3").chmod(0o755)
+    (programs / "dumpsys").write_text('#!/bin/sh\necho "  level: 77"; echo "Thermal Status: ${THERMAL:-0}"\n')
+    (programs / "dumpsys").chmod(0o755)
+    device = TestDevice(tmp_path / "device", f"{programs}:/usr/bin:/bin")
+    program = adb.adb_program()
+    subprocess.run([program, "connect", device.serial], check=True, capture_output=True, timeout=60)
+    yield device
+    device.unplug()
+    subprocess.run([program, "kill-server"], check=False, capture_output=True, timeout=60)
+
+
+def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, board: TestDevice) -> None:
+    assert adb.attached() == (adb.Attached(board.serial, "device", "Test board"),)
+    found = nagedge.profile(
+        bundle, what=["infer"], device=f"adb:{board.serial}", target=FP32, batch=4, budget_s=0.5
+    )
+    (workload,) = found.workloads
+    assert (workload.device, workload.evidence) == (f"adb:{board.serial}", "measured-device")
+    assert workload.latency.evidence == "measured-device"
+    assert workload.runtime.startswith("onnxruntime ")
+    assert len(workload.latency.samples_ms) >= 10 + 4 * 8
+    assert "5 rounds in new processes count, 0 were dropped as the device was throttled." in workload.notes
+    assert "Battery: 77 %." in workload.notes
+
+
+def test_a_device_that_is_unplugged_leaves_what_was_complete(
+    bundle: nagedge.Bundle, board: TestDevice
+) -> None:
+    runs: list[str] = []
+
+    def third_time(command: str) -> None:
+        if "runner.py" in command:
+            runs.append(command)
+            if len(runs) == 3:
+                board.unplug()
+
+    board.before = third_time
+    found = nagedge.profile(
+        bundle, what=["infer"], device=f"adb:{board.serial}", target=FP32, batch=4, budget_s=0.5
+    )
+    (workload,) = found.workloads
+    assert workload.notes[0].startswith("2 rounds in new processes count")
+    assert workload.notes[-1].startswith("Ended early, the complete rounds are kept: device '127.0.0.1:")
+    assert len(workload.latency.samples_ms) >= 10 + 8
+
+
+def test_a_device_that_is_not_there_is_named(bundle: nagedge.Bundle, board: TestDevice) -> None:
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"device 'nowhere' is gone \(.*not found.*\)\. Plug it in"
+    ):
+        nagedge.profile(bundle, what=["infer"], device="adb:nowhere", target=FP32)
