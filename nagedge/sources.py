@@ -114,9 +114,9 @@ def load_source(source: Checkpoint | str | Path) -> ExportSource:
         return load_data(checkpoint.run.data, checkpoint.tasks).train
 
     return ExportSource(
-        checkpoint.build_model(), checkpoint.tasks, example, checkpoint.run.model.trunk, checkpoint.preprocessing,
-        checkpoint.input, optimizer.lr * _FINE_TUNING_LR_FACTOR, optimizer.momentum, optimizer.weight_decay,
-        training_examples,
+        checkpoint.build_model(), checkpoint.exported_tasks(), example, checkpoint.run.model.trunk,
+        checkpoint.preprocessing, checkpoint.input, optimizer.lr * _FINE_TUNING_LR_FACTOR, optimizer.momentum,
+        optimizer.weight_decay, training_examples,
     )  # fmt: skip
 
 

@@ -19,7 +19,16 @@ from nagedge.tasks import binary, classification, multilabel, regression
 from nagedge.tasks.kind import Array, TaskKind
 from nagedge.tasks.losses import LOSSES, weighted_mean
 
-__all__ = ["TASK_KINDS", "TaskKind", "check_targets", "loss_spec", "target_spec", "task_loss", "total_loss"]
+__all__ = [
+    "TASK_KINDS",
+    "TaskKind",
+    "check_targets",
+    "has_labels",
+    "loss_spec",
+    "target_spec",
+    "task_loss",
+    "total_loss",
+]
 
 TASK_KINDS: Mapping[str, TaskKind] = {
     kind.name: kind for kind in (classification.KIND, binary.KIND, multilabel.KIND, regression.KIND)
@@ -108,6 +117,21 @@ def task_loss(task: TaskSpec, output: Tensor, target: Tensor, sample_weight: Ten
     else:
         target = (target.unsqueeze(1) if target.dim() == 1 else target).to(output.dtype)
     return weighted_mean(*LOSSES[spec.name](spec, output, target), sample_weight)
+
+
+def has_labels(task: TaskSpec, target: Tensor, sample_weight: Tensor | None = None) -> Tensor | bool:
+    """Return whether any sample of a batch has a label and a weight for the task: ``True``, or a bool scalar.
+
+    Args:
+        task: whose labels.
+        target: as for :func:`task_loss`.
+        sample_weight: ``[batch]``, >= 0, or ``None`` for ones.
+    """
+    spec = loss_spec(task)
+    if spec.name != "cross_entropy":
+        return True if sample_weight is None else (sample_weight > 0).any()
+    labelled = (target != spec.ignore_index).reshape(len(target), -1).any(1)
+    return (labelled if sample_weight is None else labelled & (sample_weight > 0)).any()
 
 
 def total_loss(

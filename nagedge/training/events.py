@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = [
@@ -61,6 +61,7 @@ class EpochFinished:
         losses: mean training loss of each task and of their weighted sum, under ``"loss"``.
         validation_losses: the same on the validation examples; empty without any.
         validation: task name -> metric name -> value, in the tasks' units; empty without validation examples.
+        weights: mean weight that each task's loss had in effect, over the steps with labels for it.
         seconds: wall time of the epoch's steps, without validation; of this process when resumed within it.
     """
 
@@ -71,6 +72,7 @@ class EpochFinished:
     validation_losses: dict[str, float]
     validation: dict[str, dict[str, float]]
     seconds: float
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -145,28 +145,30 @@ def _finish_epoch(setup: Setup, state: TrainingState, report: Progress) -> Train
     """Do the steps from the present one to the end of its epoch, evaluate, write; return the new state."""
     epoch, first = divmod(state.step, setup.steps_per_epoch)
     order = epoch_order(len(setup.train), seed=setup.run.seed, epoch=epoch).to(setup.fabric.device)
-    sums = state.loss_sums or (0.0,) * (len(setup.tasks) + 1)
+    count = len(setup.tasks)
+    sums = state.loss_sums or (0.0,) * (3 * count + 1)
     pending: list[Tensor] = []
     started = time.perf_counter()
     setup.model.train()
     for i in range(first, setup.steps_per_epoch):
-        rows = order[i * setup.batch_size : (i + 1) * setup.batch_size]
-        pending.append(training_step(setup, epoch * setup.steps_per_epoch + i, rows))
+        chosen = order[i * setup.batch_size : (i + 1) * setup.batch_size]
+        pending.append(training_step(setup, epoch * setup.steps_per_epoch + i, chosen))
         done = epoch * setup.steps_per_epoch + i + 1
         last = i + 1 == setup.steps_per_epoch
         save = not last and bool(setup.run.checkpoint_steps) and done % setup.run.checkpoint_steps == 0
         if last or save or len(pending) == _REPORT_STEPS:
-            losses = _on_every_process(setup.fabric, torch.stack(pending))
+            rows = _on_every_process(setup.fabric, torch.stack(pending))
+            losses = [[*row[: count + 1], row[-1]] for row in rows]
             check_losses(
                 losses, setup.tasks, first_step=done - len(losses) + 1, kept_step=state.step, path=setup.path
             )
-            sums = _added(sums, losses)
+            sums = _added(sums, rows)
             report(StepsDone(done, setup.steps, epoch + 1, _named(setup.tasks, losses[-1])))
             pending = []
         if save:
             kept_step = state.step
             state = dataclasses.replace(state, step=done, loss_sums=sums)
-            _write(setup, state, report, kept_step=kept_step)
+            state = _write(setup, state, report, kept_step=kept_step)
     seconds = time.perf_counter() - started
     record, test = _measure(setup, epoch, sums, seconds=seconds)
     kept_step = state.step
@@ -175,9 +177,8 @@ def _finish_epoch(setup: Setup, state: TrainingState, report: Progress) -> Train
             what = f"the validation loss of task {task.name!r} is not finite after step {record.step}"
             raise diverged(what, kept_step=kept_step, path=setup.path)
     report(record)
-    state = TrainingState(record.step, state.steps, (*state.history, record), (), test)
-    _write(setup, state, report, kept_step=kept_step)
-    return state
+    state = TrainingState(record.step, state.steps, (*state.history, record), test=test)
+    return _write(setup, state, report, kept_step=kept_step)
 
 
 def _on_every_process(fabric: Fabric, table: Tensor) -> list[list[float]]:
@@ -217,11 +218,14 @@ def _measure(
             )
         if done == setup.steps and len(setup.test):
             test = evaluate(setup.module, setup.test, setup.tasks, setup.data.preprocessing)[1]
+    count, names = len(setup.tasks), [task.name for task in setup.tasks]
+    labelled = sums[2 * count + 1 :]
     record = EpochFinished(
         epoch=epoch + 1,
         step=done,
         lr=float(setup.optimizer.param_groups[0]["lr"]),
-        losses=_named(setup.tasks, [value / setup.steps_per_epoch for value in sums]),
+        losses=_named(setup.tasks, [sums[0] / setup.steps_per_epoch, *_means(sums[1 : count + 1], labelled)]),
+        weights=dict(zip(names, _means(sums[count + 1 : 2 * count + 1], labelled), strict=True)),
         validation_losses=validation_losses,
         validation=validation,
         seconds=seconds,
@@ -229,8 +233,14 @@ def _measure(
     return record, test
 
 
-def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: int) -> None:
-    """Write the checkpoint from the first process; the others wait."""
+def _means(sums: Sequence[float], counts: Sequence[float]) -> list[float]:
+    return [total / count if count else 0.0 for total, count in zip(sums, counts, strict=True)]
+
+
+def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: int) -> TrainingState:
+    """Write the checkpoint from the first process while the others wait; return the state with the balancer's."""
+    balancer = setup.balancer.state()
+    state = dataclasses.replace(state, balancer=dict(balancer.values))
     if setup.fabric.is_global_zero:
         params = setup.module.state_dict()
         check_tensors(params, step=state.step, kept_step=kept_step, path=setup.path)
@@ -242,9 +252,11 @@ def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: i
             state=state,
             params=params,
             momentum=setup.momentum(),
+            balancer=balancer.tensors,
         )
         report(CheckpointWritten(setup.path, state.step))
     setup.fabric.barrier()
+    return state
 
 
 def _started(setup: Setup, state: TrainingState) -> TrainingStarted:

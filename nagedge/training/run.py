@@ -24,9 +24,11 @@ from nagedge.data.config import DataConfig
 from nagedge.errors import ConfigurationError, nearest_name
 from nagedge.models.config import ModelConfig
 from nagedge.specs import LossSpec, TaskSpec
+from nagedge.training.balancing.config import BalancingConfig
 
 __all__ = [
     "RUN_TEMPLATE",
+    "BalancingConfig",
     "OptimizerConfig",
     "Run",
     "ScheduleConfig",
@@ -111,6 +113,7 @@ class Run(_Table):
     tasks: dict[str, TaskConfig] = Field(min_length=1, description="One table a task, by name.")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    balancing: BalancingConfig = Field(default_factory=BalancingConfig)
     batch_size: int = Field(default=64, ge=1, description="Examples a step, over all devices together.")
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="Of the initial weights and the order of the data."
@@ -264,6 +267,9 @@ lr = 0.05
 momentum = 0.9
 weight_decay = 5e-4         # not of norms and biases
 clip_norm = 5.0             # largest norm of the gradient
+
+# [balancing]               # how the losses share the trunk; without it: their weighted sum
+# method = "imtl_g"
 
 [schedule]                  # linear warm-up, then a cosine to zero
 epochs = 15

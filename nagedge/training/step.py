@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from nagedge.data.examples import DataSplits
 from nagedge.errors import ConfigurationError, DataError
 from nagedge.models import build_model
 from nagedge.specs import TaskSpec
-from nagedge.tasks import total_loss
+from nagedge.training.balancing import Balancer, BalancerState, Context, make_balancer
 from nagedge.training.batches import DeviceExamples, steps_per_epoch
 from nagedge.training.checkpoint import Checkpoint
 from nagedge.training.nesterov import parameter_groups
@@ -40,6 +41,7 @@ class Setup:
         module, optimizer: torch's own.
         model, fabric_optimizer: the same, as Fabric wraps them.
         params: the trainable parameters by name.
+        balancer: takes the losses of a batch back to the gradients.
     """
 
     fabric: Fabric
@@ -59,6 +61,12 @@ class Setup:
     model: nn.Module
     fabric_optimizer: Any  # a private class of Fabric, with the methods of an optimizer
     params: Mapping[str, nn.Parameter]
+    balancer: Balancer
+
+    @functools.cached_property
+    def task_weights(self) -> Tensor:
+        """The tasks' own weights, ``[tasks]``."""
+        return torch.tensor([task.weight for task in self.tasks], device=self.fabric.device)
 
     def momentum(self) -> dict[str, Tensor]:
         """Return the momentum buffers by parameter name; zeros where there was no step yet."""
@@ -120,6 +128,11 @@ def set_up(
         fabric, run, path, tasks, data, train, validation, test, batch_size, per_epoch, steps,
         min(round(run.schedule.warmup * per_epoch), steps - 1),
         module, optimizer, model, fabric_optimizer, params,
+        make_balancer(
+            run.balancing,
+            Context(fabric, tasks, module, model, params),
+            BalancerState() if previous is None else previous.balancer(),
+        ),
     )  # fmt: skip
 
 
@@ -127,8 +140,8 @@ def training_step(setup: Setup, step: int, rows: Tensor) -> Tensor:
     """Do step number ``step`` (from 0) on the examples ``rows``, int64 ``[batch]``, shared out over the processes.
 
     Returns:
-        Total loss, the loss of each task and the norm of the gradient before clipping, ``[tasks + 2]``, on the
-        device: nothing here waits for it.
+        Total loss, then the loss of each task, the weight that it had in effect and whether it had labels (1 or 0),
+        and the norm of the gradient before clipping: ``[3 tasks + 2]``, on the device. Nothing here waits for it.
     """
     fabric, config = setup.fabric, setup.run.optimizer
     _seed_dropout(
@@ -139,11 +152,15 @@ def training_step(setup: Setup, step: int, rows: Tensor) -> Tensor:
         group["lr"] = rate
     batch = setup.train.batch(rows[fabric.global_rank :: fabric.world_size])
     setup.fabric_optimizer.zero_grad()
-    total, losses = total_loss(setup.tasks, setup.model(batch.x), batch.targets, batch.sample_weight)
-    fabric.backward(total)
+    balanced = setup.balancer.backward(batch, last_of_epoch=(step + 1) % setup.steps_per_epoch == 0)
     norm = nn.utils.clip_grad_norm_(setup.params.values(), config.clip_norm or math.inf)
     setup.fabric_optimizer.step()
-    return torch.stack([total.detach(), *(losses[task.name].detach() for task in setup.tasks), norm])
+    if balanced.follow_up is not None:
+        balanced.follow_up()
+    total = (balanced.losses * setup.task_weights).sum()
+    return torch.cat(
+        [total[None], balanced.losses, balanced.weights * balanced.present, balanced.present, norm[None]]
+    )
 
 
 def _seed_dropout(fabric: Fabric, seed: int) -> None:
