@@ -59,7 +59,7 @@ def print_epochs(epochs: Sequence[EpochFinished]) -> None:
 
     if not epochs:
         return
-    metrics = [(task, next(iter(values))) for task, values in epochs[-1].validation.items()]
+    metrics = [(task, next(iter(values))) for task, values in epochs[-1].validation.items() if values]
     columns = [
         "epoch",
         "lr",

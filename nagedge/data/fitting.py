@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from nagedge.data.config import PreprocessingConfig
 from nagedge.data.preprocessing import FillMissing, Normalise, Resize, Scale, StandardiseTarget, Step
 from nagedge.errors import DataError
 from nagedge.specs import TaskSpec
+from nagedge.tasks import TASK_KINDS
 
 __all__ = ["fit_steps", "fit_targets"]
 
@@ -50,9 +52,11 @@ def fit_steps(config: PreprocessingConfig, train: Array, source: str) -> tuple[S
 def fit_targets(tasks: Sequence[TaskSpec], train: Mapping[str, Array]) -> dict[str, StandardiseTarget]:
     """Return the standardisation of every regression task, from the training targets."""
     return {
-        task.name: StandardiseTarget(*_mean_and_std(train[task.name]))
+        task.name: StandardiseTarget(
+            *_mean_and_std(train[task.name]), components=task.size if task.kind == "mixture" else 0
+        )
         for task in tasks
-        if task.kind == "regression"
+        if TASK_KINDS[task.kind].answers == "values"
     }
 
 
@@ -70,7 +74,10 @@ def _float32(values: Array) -> tuple[float, ...]:
 def _mean_and_std(x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and population standard deviation over all axes but 1; a constant has deviation 1."""
     values = _by_axis_1(x)
-    mean, std = values.mean(axis=1), values.std(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an output without any target: it is left as it is
+        mean, std = np.nanmean(values, axis=1), np.nanstd(values, axis=1)
+    mean, std = np.nan_to_num(mean), np.nan_to_num(std)
     constant = std <= 1e-7 * np.maximum(np.abs(mean), 1e-30)
     return _float32(mean), _float32(np.where(constant, 1.0, std))
 

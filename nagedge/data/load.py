@@ -21,6 +21,8 @@ from nagedge.data.raw import RawExamples, clean
 from nagedge.data.tables import TABLE_SUFFIXES, read_table
 from nagedge.errors import ConfigurationError, DataError, nearest_name
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
+from nagedge.tasks import TASK_KINDS
+from nagedge.tasks.losses import ignored_label
 
 __all__ = ["load_data", "load_examples", "split_rows"]
 
@@ -55,6 +57,7 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         remedy="Correct the row, or choose what happens to such rows in [data.preprocessing].",
     )
     train, validation, test = split_rows(len(kept.names), config.split, source=kept.source)
+    _check_labels(kept, tasks, train)
     inputs = kept.input[train]
     preprocessing = Preprocessing(
         input=config.input_name,
@@ -162,6 +165,27 @@ def _check_task_names(config: DataConfig, tasks: Sequence[TaskSpec]) -> None:
         raise ConfigurationError(
             f"the input and a task are both named {config.input_name!r}. Rename one of them."
         )
+
+
+def _check_labels(kept: RawExamples, tasks: Sequence[TaskSpec], train: npt.NDArray[np.int64]) -> None:
+    """Refuse a task that the training part cannot teach: without any label, or with labels of one class only."""
+    for task in tasks:
+        targets = kept.targets[task.name][train]
+        known = (
+            targets[~np.isnan(targets)]
+            if targets.dtype.kind == "f"
+            else targets[targets != ignored_label(task)]
+        )
+        if known.size == 0:
+            raise DataError(
+                f"{kept.source}: task {task.name!r} has no label in any of the {len(train)} training rows, expected at"
+                " least one. Label some rows, or remove the task."
+            )
+        if TASK_KINDS[task.kind].answers == "labels" and (known == known[0]).all() and len(known) > 1:
+            raise DataError(
+                f"{kept.source}: all {known.size} training labels of task {task.name!r} are of class {known[0]},"
+                " expected at least two classes. Give rows of other classes, or remove the task."
+            )
 
 
 def _read(config: DataConfig, tasks: Sequence[TaskSpec]) -> RawExamples:

@@ -6,6 +6,7 @@ say) that follows the formulas below gives the same numbers up to the last bit o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -100,10 +101,16 @@ _STEPS: dict[str, Callable[..., Step]] = {step.kind: step for step in (FillMissi
 
 @dataclass(frozen=True)
 class StandardiseTarget:
-    """A regression task is trained on ``(target - mean) / std``; one entry for each of its outputs."""
+    """A task on numbers is trained on ``(target - mean) / std``; one entry for each of its outputs.
+
+    Args:
+        mean, std: of the training targets.
+        components: of a mixture task; its outputs are logits, means and logarithms of scales, each of this length.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    components: int = 0
 
     def apply(self, target: Array) -> npt.NDArray[np.float32]:
         """Return the float32 target that the model learns, from one in the task's unit."""
@@ -111,7 +118,14 @@ class StandardiseTarget:
         return ((target.astype(np.float32) - mean) / std).astype(np.float32)
 
     def invert(self, output: Array) -> npt.NDArray[np.float32]:
-        """Return the float32 value in the task's unit, from a model's output: ``output * std + mean``."""
+        """Return the float32 value in the task's unit, from a model's output: ``output * std + mean``.
+
+        Of a mixture's outputs the means are taken there, and ``log(std)`` is added to the logarithms of the scales.
+        """
+        if self.components and output.ndim == 2:
+            logits, means, log_scales = np.split(output.astype(np.float32), 3, axis=1)
+            moved = means * self.std[0] + self.mean[0], log_scales + math.log(self.std[0])
+            return np.concatenate([logits, *moved], axis=1).astype(np.float32)
         mean, std = (_over_axis_1(values, output) for values in (self.mean, self.std))
         return (output.astype(np.float32) * std + mean).astype(np.float32)
 
@@ -187,7 +201,12 @@ class Preprocessing:
                 for step in self.steps
             ],
             "targets": {
-                task: {"mean": list(step.mean), "std": list(step.std)} for task, step in self.targets.items()
+                task: {
+                    "mean": list(step.mean),
+                    "std": list(step.std),
+                    **({"components": step.components} if step.components else {}),
+                }
+                for task, step in self.targets.items()
             },
             "layout": {
                 "columns": list(self.layout.columns),
@@ -211,7 +230,9 @@ class Preprocessing:
                 input=str(document["input"]),
                 steps=tuple(_step_from_json(entry) for entry in document["steps"]),
                 targets={
-                    task: StandardiseTarget(mean=_floats(entry["mean"]), std=_floats(entry["std"]))
+                    task: StandardiseTarget(
+                        _floats(entry["mean"]), _floats(entry["std"]), int(entry.get("components", 0))
+                    )
                     for task, entry in document["targets"].items()
                 },
                 layout=DataLayout(

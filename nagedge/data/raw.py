@@ -12,7 +12,8 @@ import numpy.typing as npt
 from nagedge.data.cleaning import CleaningReport, Finding, drop_rows
 from nagedge.errors import DataError
 from nagedge.specs import TaskSpec
-from nagedge.tasks import check_targets, target_spec
+from nagedge.tasks import TASK_KINDS, check_targets, target_spec
+from nagedge.tasks.kind import allows_missing
 from nagedge.tasks.losses import ignored_label
 
 __all__ = ["RawExamples", "clean", "fitted_target", "row_names"]
@@ -157,13 +158,14 @@ def _target_findings(task: TaskSpec, values: Array) -> list[Finding]:
         return Finding(f"{name} {what}", _any_in_row(wrong), got(wrong), expected)
 
     missing = np.isnan(flat)
-    findings = [finding("is missing", missing, "a value in every row")]
+    findings = [] if allows_missing(task) else [finding("is missing", missing, "a value in every row")]
     present = np.where(missing, 0.0, flat)
-    if task.kind == "classification":
+    answers = TASK_KINDS[task.kind].answers
+    if answers == "labels":
         labels = f"a whole number from 0 to {task.size - 1}"
         outside = (present < 0) | (present >= task.size) | (present != np.floor(present))
         findings.append(finding("is out of range", outside & (present != ignored_label(task)), labels))
-    elif task.kind in ("binary", "multilabel"):
+    elif answers == "probabilities":
         findings.append(finding("is out of range", (present < 0) | (present > 1), "a number from 0 to 1"))
     else:
         limit = np.finfo(np.float32).max
@@ -179,6 +181,9 @@ def _weight_findings(weights: Array | None) -> list[Finding]:
 
 
 def _as_task_dtype(task: TaskSpec, values: Array, source: str) -> Array:
-    target = values.astype(target_spec(task).dtype)
+    spec = target_spec(task)
+    if spec.dtype == "int64":
+        values = np.where(np.isnan(values), ignored_label(task), values)
+    target = values.astype(spec.dtype)
     check_targets(task, target, source)
     return target

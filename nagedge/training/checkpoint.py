@@ -160,7 +160,7 @@ class Checkpoint:
             return self.tasks
         return tuple(
             TaskSpec(
-                task.name, task.kind, size=task.size, loss=task.loss, unit=task.unit,
+                task.name, task.kind, size=task.size, loss=task.loss, unit=task.unit, shape=task.shape,
                 weight=max(0.0, weights.get(task.name, task.weight)),
             )
             for task in self.tasks
