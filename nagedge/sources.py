@@ -116,7 +116,7 @@ def load_source(source: Checkpoint | str | Path) -> ExportSource:
     return ExportSource(
         checkpoint.build_model(), checkpoint.exported_tasks(), example, checkpoint.run.model.trunk,
         checkpoint.preprocessing, checkpoint.input, optimizer.lr * _FINE_TUNING_LR_FACTOR, optimizer.momentum,
-        optimizer.weight_decay, training_examples,
+        0.0 if optimizer.decoupled else optimizer.weight_decay, training_examples,
     )  # fmt: skip
 
 

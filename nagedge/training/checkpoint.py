@@ -51,6 +51,7 @@ class TrainingState:
         history: one record an epoch done.
         loss_sums: sums over the steps done in an unfinished epoch: total loss, losses, weights, steps with labels.
         balancer: what of the balancer's state is no tensor.
+        optimizer: of restarts and of the guard against NaN.
         test: task name -> metric name -> value on the test examples, once all steps are done.
     """
 
@@ -59,6 +60,7 @@ class TrainingState:
     history: tuple[EpochFinished, ...] = ()
     loss_sums: tuple[float, ...] = ()
     balancer: dict[str, str] = dataclasses.field(default_factory=dict)
+    optimizer: dict[str, float] = dataclasses.field(default_factory=dict)
     test: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
 
@@ -122,6 +124,7 @@ class Checkpoint:
                     history=tuple(EpochFinished(**record) for record in state["history"]),
                     loss_sums=tuple(float(value) for value in state["loss_sums"]),
                     balancer={str(key): str(value) for key, value in state.get("balancer", {}).items()},
+                    optimizer={str(key): float(value) for key, value in state.get("optimizer", {}).items()},
                     test=state["test"],
                 ),
                 files=files,

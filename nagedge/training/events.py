@@ -11,6 +11,7 @@ __all__ = [
     "EpochFinished",
     "Event",
     "Progress",
+    "StepSkipped",
     "StepsDone",
     "TrainingFinished",
     "TrainingStarted",
@@ -48,6 +49,14 @@ class StepsDone:
     steps: int
     epoch: int
     losses: dict[str, float]
+
+
+@dataclass(frozen=True)
+class StepSkipped:
+    """A step whose loss or gradient was not finite changed nothing; ``lr_factor`` now scales the learning rate."""
+
+    step: int
+    lr_factor: float
 
 
 @dataclass(frozen=True)
@@ -91,5 +100,5 @@ class TrainingFinished:
     test: dict[str, dict[str, float]]
 
 
-Event = TrainingStarted | StepsDone | EpochFinished | CheckpointWritten | TrainingFinished
+Event = TrainingStarted | StepsDone | StepSkipped | EpochFinished | CheckpointWritten | TrainingFinished
 Progress = Callable[[Event], None]

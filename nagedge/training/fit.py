@@ -28,13 +28,15 @@ from nagedge.training.events import (
     EpochFinished,
     Progress,
     StepsDone,
+    StepSkipped,
     TrainingFinished,
     TrainingStarted,
 )
 from nagedge.training.run import Run, load_run
 from nagedge.training.step import Setup, set_up, training_step
+from nagedge.training.stepper import LARGEST_RUN_OF_SKIPS
 
-__all__ = ["train"]
+__all__ = ["make_fabric", "train"]
 
 _REPORT_STEPS = 20
 """Losses are looked at, and reported, every so many steps: on a GPU each look waits for the device."""
@@ -76,14 +78,15 @@ def train(
     run = run if isinstance(run, Run) else load_run(run)
     path = Path(run.output if out is None else out).resolve()
     with _quiet_fabric():
-        fabric = _fabric(devices, accelerator, strategy)
+        fabric = make_fabric(devices, accelerator, strategy)
         fabric.launch(
             functools.partial(_fit, run=run, path=path, resume=resume, progress=progress, data=data)
         )
     return Checkpoint.load(path)
 
 
-def _fabric(devices: int | str, accelerator: str, strategy: str) -> Fabric:
+def make_fabric(devices: int | str, accelerator: str, strategy: str) -> Fabric:
+    """Return the devices and processes; raises ConfigurationError for what this machine does not have."""
     try:
         return Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
     except Exception as error:  # Fabric raises ValueError, TypeError, RuntimeError and classes of its own
@@ -152,7 +155,10 @@ def _finish_epoch(setup: Setup, state: TrainingState, report: Progress) -> Train
     setup.model.train()
     for i in range(first, setup.steps_per_epoch):
         chosen = order[i * setup.batch_size : (i + 1) * setup.batch_size]
+        skipped = setup.stepper.skipped
         pending.append(training_step(setup, epoch * setup.steps_per_epoch + i, chosen))
+        if setup.stepper.skipped > skipped:
+            _report_skip(setup, epoch * setup.steps_per_epoch + i + 1, report, kept_step=state.step)
         done = epoch * setup.steps_per_epoch + i + 1
         last = i + 1 == setup.steps_per_epoch
         save = not last and bool(setup.run.checkpoint_steps) and done % setup.run.checkpoint_steps == 0
@@ -179,6 +185,16 @@ def _finish_epoch(setup: Setup, state: TrainingState, report: Progress) -> Train
     report(record)
     state = TrainingState(record.step, state.steps, (*state.history, record), test=test)
     return _write(setup, state, report, kept_step=kept_step)
+
+
+def _report_skip(setup: Setup, step: int, report: Progress, *, kept_step: int) -> None:
+    """Say that a step was skipped; stop when too many were, one after the other."""
+    report(StepSkipped(step, float(setup.stepper.state()["lr_factor"])))
+    if setup.stepper.skipped_in_a_row >= LARGEST_RUN_OF_SKIPS:
+        raise diverged(
+            f"no loss or gradient was finite in {LARGEST_RUN_OF_SKIPS} steps up to step {step}, which were skipped",
+            kept_step=kept_step, path=setup.path,
+        )  # fmt: skip
 
 
 def _on_every_process(fabric: Fabric, table: Tensor) -> list[list[float]]:
@@ -240,7 +256,7 @@ def _means(sums: Sequence[float], counts: Sequence[float]) -> list[float]:
 def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: int) -> TrainingState:
     """Write the checkpoint from the first process while the others wait; return the state with the balancer's."""
     balancer = setup.balancer.state()
-    state = dataclasses.replace(state, balancer=dict(balancer.values))
+    state = dataclasses.replace(state, balancer=dict(balancer.values), optimizer=setup.stepper.state())
     if setup.fabric.is_global_zero:
         params = setup.module.state_dict()
         check_tensors(params, step=state.step, kept_step=kept_step, path=setup.path)

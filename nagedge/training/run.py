@@ -25,6 +25,7 @@ from nagedge.errors import ConfigurationError, nearest_name
 from nagedge.models.config import ModelConfig
 from nagedge.specs import LossSpec, TaskSpec
 from nagedge.training.balancing.config import BalancingConfig
+from nagedge.training.optimizer_config import OptimizerConfig
 
 __all__ = [
     "RUN_TEMPLATE",
@@ -104,17 +105,6 @@ class TaskConfig(_Table):
         task = TaskSpec(name, self.kind, loss=loss, weight=plain.weight, **keywords)
         loss_spec(task)
         return task
-
-
-class OptimizerConfig(_Table):
-    """Nesterov SGD."""
-
-    lr: float = Field(default=0.05, gt=0, description="The largest learning rate, reached after the warm-up.")
-    momentum: float = Field(default=0.9, gt=0, lt=1, description="Nesterov momentum.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay, not of norms and biases.")
-    clip_norm: float | None = Field(
-        default=None, gt=0, description="Largest norm of the whole gradient; left out: no clipping."
-    )
 
 
 class ScheduleConfig(_Table):

@@ -134,7 +134,7 @@ class AccumulationBalancer:
         return losses
 
     def _learn(self, losses: Tensor, seen: Tensor) -> None:
-        if self._importance != "loss_rate":
+        if self._importance != "loss_rate" or not bool(losses.isfinite().all()):
             return
         self._first = torch.where(seen & self._first.isnan(), losses.clamp_min(1e-12), self._first)
         if self._steps % self._every == 0:
@@ -142,6 +142,8 @@ class AccumulationBalancer:
                 self._move(index, (losses[index] / self._first[index]).clamp_min(1e-12))
 
     def _move(self, index: int, value: Tensor) -> None:
+        if not bool(value.isfinite()):
+            return
         old = self._estimate[index]
         first = self._steps == 0
         moved = value if first else self._smoothing * old + (1 - self._smoothing) * value

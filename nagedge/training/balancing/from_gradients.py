@@ -108,6 +108,10 @@ class GradientBalancer:
     def _combine(self, rows: Tensor, losses: Tensor, present: Sequence[int]) -> tuple[Tensor, Tensor]:
         if len(rows) == 1 and not self._logarithmic:
             return rows[0], torch.ones(1, device=rows.device)
+        if not bool(
+            rows.isfinite().all() & losses.isfinite().all()
+        ):  # what becomes of the step is decided elsewhere
+            return rows.sum(0), torch.ones(len(rows), device=rows.device)
         return self._direction.combine(rows, losses, present)
 
     def _shared_columns(

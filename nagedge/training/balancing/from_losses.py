@@ -77,6 +77,11 @@ class LossBalancer:
         seen = self._on_all_processes(losses.detach())
         flags = torch.zeros_like(seen)
         flags[present] = 1.0
+        if not bool(
+            seen.isfinite().all()
+        ):  # not to be learnt from; what becomes of the step is decided elsewhere
+            context.fabric.backward(losses.sum())
+            return Balanced(raw.detach(), flags, flags * context.weights())
         if present:
             self._last = torch.where(flags > 0, seen, self._last)
         factors = self._factors(seen, flags, present) if present else torch.zeros_like(seen)
