@@ -105,7 +105,12 @@ def load_source(source: Checkpoint | str | Path) -> ExportSource:
     example = (
         torch.randn(shape, generator=generator)
         if checkpoint.input.dtype.startswith("float")
-        else torch.zeros(shape, dtype=getattr(torch, checkpoint.input.dtype))
+        else torch.randint(
+            0,
+            max(1, checkpoint.run.model.vocabulary, checkpoint.preprocessing.vocabulary),
+            shape,
+            generator=generator,
+        ).to(getattr(torch, checkpoint.input.dtype))
     )
 
     def training_examples() -> Examples:

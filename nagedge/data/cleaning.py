@@ -27,6 +27,7 @@ class Finding:
         got: describes the value of the row at the given index (from 0).
         expected: what was expected instead.
         missing_input: a missing input value, which has a policy of its own.
+        harmless: dropped and counted whatever the policy.
     """
 
     reason: str
@@ -34,6 +35,7 @@ class Finding:
     got: Callable[[int], str]
     expected: str
     missing_input: bool = False
+    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def drop_rows(
         if rows.size == 0:
             continue
         names = tuple(row_names[row] for row in rows[:FIRST_ROWS])
-        if (missing if finding.missing_input else bad_rows) == "error":
+        if not finding.harmless and (missing if finding.missing_input else bad_rows) == "error":
             others = f" ({rows.size} such rows)" if rows.size > 1 else ""
             raise DataError(
                 f"{source}, {names[0]}: {finding.reason}: got {finding.got(int(rows[0]))}, "

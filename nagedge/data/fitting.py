@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nagedge.data.config import PreprocessingConfig
+from nagedge.data.log_mel import LogMel
 from nagedge.data.preprocessing import FillMissing, Normalise, Resize, Scale, StandardiseTarget, Step
+from nagedge.data.tokens import Tokenise, vocabulary_of
 from nagedge.errors import DataError
 from nagedge.specs import TaskSpec
 from nagedge.tasks import TASK_KINDS
@@ -34,6 +36,19 @@ def fit_steps(config: PreprocessingConfig, train: Array, source: str) -> tuple[S
         steps.append(step)
         x = step.apply(x)
 
+    if config.tokens is not None:
+        return (Tokenise(vocabulary_of(map(str, train), config.vocabulary), config.tokens),)
+    if config.log_mel is not None:
+        mel = config.log_mel
+        window, hop = (
+            round(mel.window_ms * mel.sample_rate / 1000),
+            round(mel.hop_ms * mel.sample_rate / 1000),
+        )
+        add(
+            LogMel(
+                mel.sample_rate, window, hop, mel.mels, mel.lowest_hz, mel.highest_hz or mel.sample_rate / 2
+            )
+        )
     if config.missing == "mean":
         add(FillMissing(_mean_of_present(train, source)))
     elif not isinstance(config.missing, str):

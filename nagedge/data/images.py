@@ -17,7 +17,7 @@ from nagedge.data.tables import read_columns, table_targets
 from nagedge.errors import ConfigurationError, DataError, nearest_name
 from nagedge.specs import TaskSpec
 
-__all__ = ["class_folders", "decode_image", "read_images"]
+__all__ = ["class_folders", "decode_image", "inside", "read_images"]
 
 Array = npt.NDArray[Any]
 
@@ -93,7 +93,7 @@ def read_images(
     else:
         mapping = {task.name: (targets or {}).get(task.name, task.name) for task in tasks}
         table = read_columns(folder / labels, ["file", *_flat(mapping)])
-        files = [_inside(folder, name, row) for row, name in enumerate(table.text("file"), 1)]
+        files = [inside(folder, name, row) for row, name in enumerate(table.text("file"), 1)]
         raw_targets = table_targets(table, tasks, mapping, classes or {})
         findings += table.findings
     images, damaged = _decode(folder, files, colour, size)
@@ -146,7 +146,8 @@ def _by_folder(
     return files, {task.name: np.array(labels)}
 
 
-def _inside(folder: Path, name: str | None, row: int) -> str:
+def inside(folder: Path, name: str | None, row: int) -> str:
+    """Return a file name of a labels table; refuse one that is missing or leads out of the folder."""
     if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(
             f"{folder}, labels row {row}: file is {name!r}, expected a path inside the folder. "

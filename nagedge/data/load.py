@@ -10,15 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from nagedge.data.arrays import examples_from_arrays, read_arrays, read_npz
+from nagedge.data.audio import read_audio
 from nagedge.data.cleaning import CleaningReport
 from nagedge.data.config import DataConfig, SplitConfig
 from nagedge.data.examples import DataSplits, Examples
 from nagedge.data.fitting import fit_steps, fit_targets
 from nagedge.data.images import class_folders, read_images
+from nagedge.data.log_mel import LogMel
 from nagedge.data.mnist import read_mnist
 from nagedge.data.preprocessing import DataLayout, FillMissing, Preprocessing, Resize
 from nagedge.data.raw import RawExamples, clean
-from nagedge.data.tables import TABLE_SUFFIXES, read_table
+from nagedge.data.tables import TABLE_SUFFIXES, read_table, read_text
+from nagedge.data.tokens import Tokenise
 from nagedge.errors import ConfigurationError, DataError, nearest_name
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
@@ -54,6 +57,7 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         tasks,
         missing=steps.missing,
         bad_rows=steps.bad_rows,
+        duplicates=steps.duplicates,
         remedy="Correct the row, or choose what happens to such rows in [data.preprocessing].",
     )
     train, validation, test = split_rows(len(kept.names), config.split, source=kept.source)
@@ -209,6 +213,27 @@ def _read(config: DataConfig, tasks: Sequence[TaskSpec]) -> RawExamples:
             classes=config.classes,
             sample_weight=config.sample_weight,
         )
+    if config.source == "text":
+        return read_text(
+            config.path,
+            tasks,
+            column=config.columns[0],
+            targets=config.targets,
+            classes=config.classes,
+            sample_weight=config.sample_weight,
+        )
+    if config.source == "audio":
+        assert config.preprocessing.log_mel is not None
+        assert config.labels is not None
+        return read_audio(
+            config.path,
+            tasks,
+            labels=config.labels,
+            sample_rate=config.preprocessing.log_mel.sample_rate,
+            seconds=config.preprocessing.log_mel.seconds,
+            targets=config.targets,
+            classes=config.classes,
+        )
     return read_images(
         config.path,
         tasks,
@@ -224,6 +249,27 @@ def _read_examples(
     path: Path, tasks: Sequence[TaskSpec], preprocessing: Preprocessing, spec: TensorSpec
 ) -> RawExamples:
     layout = preprocessing.layout
+    sounds = [step for step in preprocessing.steps if isinstance(step, LogMel)]
+    if path.is_dir() and sounds:
+        return read_audio(
+            path,
+            tasks,
+            labels=layout.labels,
+            sample_rate=sounds[0].sample_rate,
+            seconds=layout.seconds,
+            targets=layout.targets,
+            classes=layout.classes,
+        )
+    if path.suffix.lower() in TABLE_SUFFIXES and preprocessing.vocabulary:
+        return read_text(
+            path,
+            tasks,
+            column=layout.columns[0],
+            targets=layout.targets,
+            classes=layout.classes,
+            sample_weight=WEIGHT_NAME,
+            weight_is_optional=True,
+        )
     if path.is_dir() and layout.colour:
         resize = [step for step in preprocessing.steps if isinstance(step, Resize)]
         return read_images(
@@ -277,6 +323,8 @@ def _read_examples(
 def _check_raw_shape(source: str, values: Array, preprocessing: Preprocessing, spec: TensorSpec) -> None:
     expected: list[int | str] = list(spec.shape[1:])
     resized = any(isinstance(step, Resize) for step in preprocessing.steps)
+    if any(isinstance(step, (Tokenise, LogMel)) for step in preprocessing.steps):
+        return  # read in the form that the steps take
     if resized:
         fits = values.ndim == 4 and values.shape[1] == expected[0]
         expected = [*expected[:-2], "height", "width"]
@@ -310,4 +358,5 @@ def _layout(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataLayout:
         classes=classes,
         colour=config.colour if config.source == "images" else "",
         labels=config.labels or "",
+        seconds=config.preprocessing.log_mel.seconds if config.preprocessing.log_mel else 0.0,
     )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from nagedge.data.log_mel import LogMel
 from nagedge.data.resize import resize_bilinear
+from nagedge.data.tokens import Tokenise
 from nagedge.errors import DataError
 
 __all__ = [
@@ -94,9 +96,11 @@ class Normalise:
         return (x - _over_axis_1(self.mean, x)) / _over_axis_1(self.std, x)
 
 
-Step = FillMissing | Resize | Scale | Normalise
+Step = FillMissing | Resize | Scale | Normalise | Tokenise | LogMel
 
-_STEPS: dict[str, Callable[..., Step]] = {step.kind: step for step in (FillMissing, Resize, Scale, Normalise)}
+_STEPS: dict[str, Callable[..., Step]] = {
+    step.kind: step for step in (FillMissing, Resize, Scale, Normalise, Tokenise, LogMel)
+}
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ class DataLayout:
         targets: task name -> its column, array, or columns; a task that is not named uses its own name.
         classes: task name -> its class names, in label order, where they are known.
         colour: ``"greyscale"`` or ``"rgb"`` for image files, else ``""``.
-        labels: name of the labels CSV of an image folder; ``""`` for a folder a class.
+        labels: name of the labels CSV of a folder of images or sounds; ``""`` for a folder a class.
+        seconds: length of a sound; 0 for other inputs.
     """
 
     columns: tuple[str, ...] = ()
@@ -147,6 +152,7 @@ class DataLayout:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     colour: str = ""
     labels: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -165,12 +171,19 @@ class Preprocessing:
     targets: Mapping[str, StandardiseTarget] = field(default_factory=dict)
     layout: DataLayout = field(default_factory=DataLayout)
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are; 0 where the input is no text."""
+        return next((step.vocabulary for step in self.steps if isinstance(step, Tokenise)), 0)
+
     def apply(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the inputs as the model takes them, from raw ``[n, ...]`` arrays of any real dtype."""
         return {name: self.apply_array(x) if name == self.input else x for name, x in inputs.items()}
 
     def apply_array(self, x: Array) -> Array:
-        """Return the preprocessed input; int64 stays as it is when there is no step."""
+        """Return the preprocessed input; texts become ids, and int64 stays as it is when there is no step."""
+        if self.steps and isinstance(self.steps[0], Tokenise):
+            return self.steps[0].apply(x)
         if not self.steps and x.dtype == np.int64:
             return x
         x = x.astype(np.float32)
@@ -197,7 +210,7 @@ class Preprocessing:
         return {
             "input": self.input,
             "steps": [
-                {"step": step.kind, **{key: _plain(value) for key, value in asdict(step).items()}}
+                {"step": step.kind, **{f.name: _plain(getattr(step, f.name)) for f in fields(step) if f.init}}
                 for step in self.steps
             ],
             "targets": {
@@ -214,6 +227,7 @@ class Preprocessing:
                 "classes": {task: list(names) for task, names in self.layout.classes.items()},
                 "colour": self.layout.colour,
                 "labels": self.layout.labels,
+                **({"seconds": self.layout.seconds} if self.layout.seconds else {}),
             },
         }
 
@@ -244,6 +258,7 @@ class Preprocessing:
                     classes={task: tuple(names) for task, names in layout["classes"].items()},
                     colour=str(layout["colour"]),
                     labels=str(layout["labels"]),
+                    seconds=float(layout.get("seconds", 0.0)),
                 ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -262,11 +277,11 @@ def _floats(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _step_from_json(entry: Mapping[str, Any]) -> Step:
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    kind = fields.pop("step")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    kind = values.pop("step")
     if kind not in _STEPS:
         raise DataError(
             f"preprocessing holds an unknown step {kind!r}, expected one of {', '.join(_STEPS)}: "
             "it was written by a newer version; use that version, or export the model again."
         )
-    return _STEPS[kind](**fields)
+    return _STEPS[kind](**values)

@@ -50,7 +50,13 @@ def row_names(count: int) -> tuple[str, ...]:
 
 
 def clean(
-    raw: RawExamples, tasks: Sequence[TaskSpec], *, missing: str | float, bad_rows: str, remedy: str
+    raw: RawExamples,
+    tasks: Sequence[TaskSpec],
+    *,
+    missing: str | float,
+    bad_rows: str,
+    remedy: str,
+    duplicates: str = "keep",
 ) -> tuple[RawExamples, CleaningReport]:
     """Return the usable rows, targets in the dtype and shape of their task, and what became of the others.
 
@@ -60,6 +66,7 @@ def clean(
         missing: ``"error"``, ``"drop"``; with ``"mean"`` or a number missing inputs stay, as NaN.
         bad_rows: ``"error"`` or ``"drop"``.
         remedy: ends the text of an error about a row.
+        duplicates: ``"keep"``, or ``"drop"`` for rows with the input and the targets of one before.
 
     Raises:
         DataError: as :func:`nagedge.data.cleaning.drop_rows`, and for a source without rows.
@@ -70,6 +77,8 @@ def clean(
     for task in tasks:
         findings += _target_findings(task, raw.targets[task.name])
     findings += _weight_findings(raw.sample_weight)
+    if duplicates == "drop":
+        findings.append(_duplicates(raw))
     keep, report = drop_rows(
         findings,
         source=raw.source,
@@ -140,6 +149,25 @@ def _input_findings(raw: RawExamples, *, keep_missing: bool) -> list[Finding]:
             )
         )
     return findings
+
+
+def _duplicates(raw: RawExamples) -> Finding:
+    """Return the rows whose input and targets are those of an earlier row, bit by bit."""
+    first: dict[tuple[bytes, ...], int] = {}
+    earlier = np.full(len(raw.names), -1)
+    for row in range(len(raw.names)):
+        value = raw.input[row]
+        key = str(value).encode() if raw.input.dtype.kind == "O" else value.tobytes()
+        earlier[row] = first.setdefault(
+            (key, *(target[row].tobytes() for target in raw.targets.values())), row
+        )
+    return Finding(
+        "duplicate",
+        earlier != np.arange(len(earlier)),
+        lambda row: f"the values of {raw.names[earlier[row]]}",
+        "a row of its own",
+        harmless=True,
+    )
 
 
 def _any_in_row(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nagedge.errors import ConfigurationError
 from nagedge.models.cnn import cnn_trunk
 from nagedge.models.config import ModelConfig
+from nagedge.models.ds_cnn import ds_cnn_trunk
 from nagedge.models.external import load_factory, timm_trunk
 from nagedge.models.mlp import mlp_trunk
 from nagedge.models.multitask import MeanOverPlaces, MultiTaskModel
@@ -18,7 +19,7 @@ from nagedge.models.tokens import TokenTrunk
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
 
-__all__ = ["ModelConfig", "MultiTaskModel", "build_model", "load_factory"]
+__all__ = ["ModelConfig", "MultiTaskModel", "build_model", "load_factory", "with_vocabulary"]
 
 
 def build_model(
@@ -76,6 +77,13 @@ def _head(task: TaskSpec, features: Tensor, model: ModelConfig) -> nn.Module:
     )
 
 
+def with_vocabulary(model: ModelConfig, vocabulary: int) -> ModelConfig:
+    """Return the table with the number of token ids that the data has, where it names none itself."""
+    if model.trunk != "tokens" or model.vocabulary or not vocabulary:
+        return model
+    return model.model_copy(update={"vocabulary": vocabulary})
+
+
 def _trunk(model: ModelConfig, input_spec: TensorSpec, *, pooled: bool) -> nn.Module:
     sizes = [size for size in input_spec.shape[1:] if isinstance(size, int)]
     if model.trunk == "mlp":
@@ -88,12 +96,14 @@ def _trunk(model: ModelConfig, input_spec: TensorSpec, *, pooled: bool) -> nn.Mo
                 " 'mlp'."
             )
         return TokenTrunk(model.vocabulary, model.channels, model.dropout, pooled=pooled)
-    if model.trunk == "cnn" or model.trunk.startswith("timm:"):
+    if model.trunk in ("cnn", "ds_cnn") or model.trunk.startswith("timm:"):
         if len(sizes) != 3 or input_spec.dtype != "float32":
             raise ConfigurationError(
                 f"model trunk {model.trunk!r} takes float32 images [batch, channels, height, width], input"
                 f" {_described(input_spec)}. Use trunk 'mlp', or a module of your own."
             )
+        if model.trunk == "ds_cnn":
+            return ds_cnn_trunk(sizes[0], model.channels, model.dropout)
         if model.trunk == "cnn":
             return cnn_trunk(sizes[0], model.channels, model.dropout, pooled=pooled)
         name = model.trunk.removeprefix("timm:")

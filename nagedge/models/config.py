@@ -8,7 +8,7 @@ from nagedge.errors import nearest_name
 
 __all__ = ["ModelConfig"]
 
-_OWN_TRUNKS = ("cnn", "mlp", "tokens")
+_OWN_TRUNKS = ("cnn", "ds_cnn", "mlp", "tokens")
 
 
 class ModelConfig(BaseModel):
@@ -18,15 +18,16 @@ class ModelConfig(BaseModel):
 
     trunk: str = Field(
         default="cnn",
-        description="'cnn' (small convolutional net with BatchNorm), 'mlp', 'tokens' (of text), 'timm:NAME' (a timm "
-        "backbone) or 'package.module:factory' (your own: called with the options, it returns a module that gives "
-        "[batch, features], or a dict of all task outputs).",
+        description="'cnn' (small convolutional net with BatchNorm), 'ds_cnn' (of sound), 'mlp', 'tokens' (of text), "
+        "'timm:NAME' (a timm backbone) or 'package.module:factory' (your own: called with the options, it returns a "
+        "module that gives [batch, features], or a dict of all task outputs).",
     )
     channels: list[int] = Field(
         default=[16, 32, 64],
         min_length=1,
-        description="'cnn': output channels of each 3x3 convolution; between two of them the size is halved. 'tokens': "
-        "width of the embedding, then of each convolution over three steps.",
+        description="'cnn': output channels of each 3x3 convolution; between two of them the size is halved. "
+        "'ds_cnn': of its first convolution, then of each depthwise-separable block. 'tokens': width of the embedding, "
+        "then of each convolution over three steps.",
     )
     vocabulary: int = Field(
         default=0,
@@ -40,7 +41,7 @@ class ModelConfig(BaseModel):
         default=0.0,
         ge=0,
         lt=1,
-        description="'cnn', 'mlp', 'tokens': dropout before the heads, in training only.",
+        description="'cnn', 'ds_cnn', 'mlp', 'tokens': dropout before the heads, in training only.",
     )
     pretrained: bool = Field(
         default=False, description="'timm:NAME': start from timm's weights (downloaded)."
@@ -61,11 +62,11 @@ class ModelConfig(BaseModel):
         family = "timm" if self.trunk.startswith("timm:") else "factory" if ":" in self.trunk else self.trunk
         if family not in ("timm", "factory", *_OWN_TRUNKS):
             raise ValueError(
-                f"unknown trunk {self.trunk!r}, expected cnn, mlp, tokens, timm:NAME or package.module:factory."
+                f"unknown trunk {self.trunk!r}, expected cnn, ds_cnn, mlp, tokens, timm:NAME or package.module:factory."
                 + nearest_name(self.trunk, _OWN_TRUNKS)
             )
         meant_for = {
-            "channels": ("cnn", "tokens"), "hidden": ("mlp",), "dropout": ("cnn", "mlp", "tokens"),
+            "channels": ("cnn", "ds_cnn", "tokens"), "hidden": ("mlp",), "dropout": ("cnn", "ds_cnn", "mlp", "tokens"),
             "vocabulary": ("tokens",),
             "pretrained": ("timm",), "options": ("timm", "factory"),
         }  # fmt: skip

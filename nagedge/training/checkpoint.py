@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from nagedge.data.preprocessing import Preprocessing
 from nagedge.errors import BundleError, NagEdgeError
 from nagedge.files import make_folder, write_file
-from nagedge.models import build_model
+from nagedge.models import build_model, with_vocabulary
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.training.balancing import BalancerState
 from nagedge.training.events import EpochFinished
@@ -176,7 +176,9 @@ class Checkpoint:
             BundleError: the stored weights are not those of the model that the run describes.
             ConfigurationError: the model's own module cannot be imported.
         """
-        untrained = self.run.model.model_copy(update={"pretrained": False})
+        untrained = with_vocabulary(
+            self.run.model.model_copy(update={"pretrained": False}), self.preprocessing.vocabulary
+        )
         model = build_model(untrained, self.input, self.tasks, self.run.seed)
         try:
             model.load_state_dict(self.params())

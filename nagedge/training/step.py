@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nagedge.data.examples import DataSplits
 from nagedge.errors import ConfigurationError, DataError
-from nagedge.models import build_model
+from nagedge.models import build_model, with_vocabulary
 from nagedge.specs import TaskSpec
 from nagedge.training.balancing import Balancer, BalancerState, Context, make_balancer
 from nagedge.training.batches import DeviceExamples, steps_per_epoch
@@ -112,7 +112,8 @@ def set_up(
             f"the checkpoint in {str(path)!r} was trained on other data: its run has {previous.state.steps} steps, this"
             f" data gives {steps}. Give another folder with --out."
         )
-    module = build_model(run.model, data.input, tasks, run.seed).to(fabric.device)
+    model_config = with_vocabulary(run.model, data.preprocessing.vocabulary)
+    module = build_model(model_config, data.input, tasks, run.seed).to(fabric.device)
     params = {name: param for name, param in module.named_parameters() if param.requires_grad}
     optimizer = torch.optim.SGD(
         parameter_groups(module, 0.0 if run.optimizer.decoupled else run.optimizer.weight_decay),
