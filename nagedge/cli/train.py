@@ -25,6 +25,12 @@ def command(
     ] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes or accelerators to train on.")] = 1,
     strategy: Annotated[str, typer.Option(help="How they share the work: auto, ddp.")] = "auto",
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder of a TensorBoard log of losses, metrics and weights.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML file with curves, task weights, cosines and confusion matrices.")
+    ] = None,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Only look for a learning rate; nothing is written.")
     ] = False,
@@ -35,13 +41,29 @@ def command(
     if find_lr:
         _print_sweep(run)
         return
+    log = None
+    if tensorboard is not None:
+        from nagedge.training.tensorboard import tensorboard_log
+
+        log = tensorboard_log(tensorboard)
     from nagedge.training.fit import train
 
-    with training_bar() as progress:
+    with training_bar() as bar:
+
+        def progress(event: Event) -> None:
+            bar(event)
+            if log is not None:
+                log(event)
+
         checkpoint = train(run, out=out, resume=resume, devices=devices, strategy=strategy, progress=progress)
     print_epochs(checkpoint.state.history)
     print_metrics("Test examples", checkpoint.state.test)
-    print_paths({"checkpoint": checkpoint.path})
+    paths = {"checkpoint": checkpoint.path}
+    if report is not None:
+        from nagedge.training_report import write_training_report
+
+        paths["report"] = write_training_report(checkpoint, report)
+    print_paths(paths)
     typer.echo(f"next: nagedge export {checkpoint.path} --target any-any-onnxruntime-fp32-train --out BUNDLE")
 
 

@@ -30,7 +30,7 @@ from nagedge.tasks import (
     tagging,
 )
 from nagedge.tasks.kind import Array, TaskKind, allows_missing
-from nagedge.tasks.losses import LOSSES, weighted_mean
+from nagedge.tasks.losses import LOSSES, weighted_mean, weighted_sums
 
 __all__ = [
     "TASK_KINDS",
@@ -38,6 +38,7 @@ __all__ = [
     "check_targets",
     "has_labels",
     "loss_spec",
+    "loss_sums",
     "measure",
     "target_spec",
     "task_loss",
@@ -157,6 +158,17 @@ def task_loss(task: TaskSpec, output: Tensor, target: Tensor, sample_weight: Ten
     Raises:
         ConfigurationError: the task's loss or one of its options is wrong.
     """
+    return weighted_mean(*_sample_losses(task, output, target), sample_weight)
+
+
+def loss_sums(
+    task: TaskSpec, output: Tensor, target: Tensor, sample_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return numerator and denominator of :func:`task_loss`, for batches that several processes share."""
+    return weighted_sums(*_sample_losses(task, output, target), sample_weight)
+
+
+def _sample_losses(task: TaskSpec, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
     spec = loss_spec(task)
     output = output.unsqueeze(1) if output.dim() == 1 else output
     if TASK_KINDS[task.kind].answers == "labels":
@@ -166,7 +178,7 @@ def task_loss(task: TaskSpec, output: Tensor, target: Tensor, sample_weight: Ten
         target = (target.unsqueeze(1) if target.dim() == 1 else target).to(output.dtype)
     if task.kind == "embedding":
         output = output[:, task.shape[0] :]
-    return weighted_mean(*LOSSES[spec.name](spec, output, target), sample_weight)
+    return LOSSES[spec.name](spec, output, target)
 
 
 def has_labels(task: TaskSpec, target: Tensor, sample_weight: Tensor | None = None) -> Tensor | bool:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from nagedge.specs import MISSING, LossSpec, TaskSpec
 
-__all__ = ["LOSSES", "ignored_label", "quantile_levels", "weighted_mean"]
+__all__ = ["LOSSES", "ignored_label", "quantile_levels", "weighted_mean", "weighted_sums"]
 
 Loss = Callable[[LossSpec, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """``(spec, output [batch, size], target) -> (per-sample loss [batch], normaliser [batch])``; ``None`` means ones."""
@@ -38,13 +38,20 @@ def weighted_mean(loss: Tensor, normaliser: Tensor | None, sample_weight: Tensor
         normaliser: ``[batch]``, the dtype of ``loss``; ``None`` means ones.
         sample_weight: ``[batch]``, >= 0; ``None`` means ones.
     """
+    if sample_weight is None and normaliser is None:
+        return loss.mean()
+    total, denominator = weighted_sums(loss, normaliser, sample_weight)
+    return total / torch.where(denominator == 0, torch.ones_like(denominator), denominator)
+
+
+def weighted_sums(
+    loss: Tensor, normaliser: Tensor | None, sample_weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return ``sum_i w_i l_i`` and ``sum_i w_i n_i``; arguments as for :func:`weighted_mean`."""
     if sample_weight is not None:
         weight = sample_weight.to(loss.dtype)
         loss, normaliser = loss * weight, weight if normaliser is None else normaliser * weight
-    if normaliser is None:
-        return loss.mean()
-    denominator = normaliser.sum()
-    return loss.sum() / torch.where(denominator == 0, torch.ones_like(denominator), denominator)
+    return loss.sum(), (torch.ones_like(loss) if normaliser is None else normaliser).sum()
 
 
 def cross_entropy(spec: LossSpec, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,8 @@ class EpochFinished:
         losses: mean training loss of each task and of their weighted sum, under ``"loss"``.
         validation_losses: the same on the validation examples; empty without any.
         validation: task name -> metric name -> value, in the tasks' units; empty without validation examples.
+        cosines: ``"first, second"`` -> cosine between the gradients of two tasks on the trunk's features, on up to 256
+            training examples after the epoch.
         weights: mean weight that each task's loss had in effect, over the steps with labels for it.
         seconds: wall time of the epoch's steps, without validation; of this process when resumed within it.
     """
@@ -82,6 +84,7 @@ class EpochFinished:
     validation: dict[str, dict[str, float]]
     seconds: float
     weights: dict[str, float] = field(default_factory=dict)
+    cosines: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

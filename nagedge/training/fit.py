@@ -21,6 +21,7 @@ from nagedge.errors import ConfigurationError
 from nagedge.specs import TaskSpec
 from nagedge.training.batches import epoch_order
 from nagedge.training.checkpoint import CHECKPOINT_FILE, Checkpoint, TrainingState, write_checkpoint
+from nagedge.training.cosines import gradient_cosines
 from nagedge.training.divergence import check_losses, check_tensors, diverged
 from nagedge.training.evaluate import evaluate
 from nagedge.training.events import (
@@ -38,6 +39,7 @@ from nagedge.training.stepper import LARGEST_RUN_OF_SKIPS
 
 __all__ = ["make_fabric", "train"]
 
+COSINE_EXAMPLES = 256
 _REPORT_STEPS = 20
 """Losses are looked at, and reported, every so many steps: on a GPU each look waits for the device."""
 
@@ -227,7 +229,11 @@ def _measure(
     validation_losses: dict[str, float] = {}
     validation: dict[str, dict[str, float]] = {}
     test: dict[str, dict[str, float]] = {}
+    cosines: dict[str, float] = {}
     if setup.fabric.is_global_zero:
+        if len(setup.tasks) > 1:
+            rows = torch.arange(min(COSINE_EXAMPLES, len(setup.train)), device=setup.fabric.device)
+            cosines = gradient_cosines(setup.module, setup.train.batch(rows), setup.tasks)
         if len(setup.validation):
             validation_losses, validation = evaluate(
                 setup.module, setup.validation, setup.tasks, setup.data.preprocessing
@@ -245,6 +251,7 @@ def _measure(
         validation_losses=validation_losses,
         validation=validation,
         seconds=seconds,
+        cosines=cosines,
     )
     return record, test
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nagedge.models import MultiTaskModel
 from nagedge.specs import TaskSpec
-from nagedge.tasks import has_labels, task_loss
+from nagedge.tasks import has_labels, loss_sums, task_loss
 from nagedge.training.balancing.state import BalancerState
 from nagedge.training.batches import Batch
 
@@ -72,11 +72,22 @@ class Balancer(Protocol):
         """Return what a new balancer needs to go on as this one would."""
 
 
-def all_losses(tasks: Sequence[TaskSpec], outputs: Mapping[str, Tensor], batch: Batch) -> list[Tensor]:
-    """Return the loss of each task, scalars in the order of ``tasks``."""
-    return [
-        task_loss(task, outputs[task.name], batch.targets[task.name], batch.sample_weight) for task in tasks
-    ]
+def all_losses(context: Context, outputs: Mapping[str, Tensor], batch: Batch) -> list[Tensor]:
+    """Return the loss of each task, scalars in the order of the tasks.
+
+    Where several processes share a batch, the mean of their values and gradients is that of the whole batch, also when
+    they have labels or weights of unequal number.
+    """
+    fabric, weight = context.fabric, batch.sample_weight
+    if fabric.world_size == 1:
+        return [
+            task_loss(task, outputs[task.name], batch.targets[task.name], weight) for task in context.tasks
+        ]
+    pairs = [loss_sums(task, outputs[task.name], batch.targets[task.name], weight) for task in context.tasks]
+    table = fabric.all_reduce(torch.stack([count.detach() for _, count in pairs]), reduce_op="sum")
+    assert isinstance(table, Tensor)
+    counts = torch.where(table == 0, torch.ones_like(table), table)
+    return [total * fabric.world_size / count for (total, _), count in zip(pairs, counts, strict=True)]
 
 
 def present_tasks(context: Context, batch: Batch) -> list[int]:

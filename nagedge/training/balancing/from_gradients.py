@@ -73,7 +73,7 @@ class GradientBalancer:
         else:
             outputs = dict(context.model(batch.x))
             columns = list(context.params.values())
-        losses = all_losses(context.tasks, outputs, batch)
+        losses = all_losses(context, outputs, batch)
         shared = self._shared_columns(columns, losses, model)
         present = present_tasks(context, batch)
         rows: list[Tensor] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from nagedge.tasks import total_loss
 from nagedge.training.balancing.balancer import Balanced, Context, all_losses, present_tasks
 from nagedge.training.balancing.config import BalancingConfig
 from nagedge.training.balancing.library import make_scalarizer
@@ -33,9 +33,13 @@ class SumBalancer:
         """See :class:`~nagedge.training.balancing.balancer.Balancer`."""
         del last_of_epoch
         context = self._context
-        total, losses = total_loss(context.tasks, context.model(batch.x), batch.targets, batch.sample_weight)
-        context.fabric.backward(total)
-        values = torch.stack([losses[task.name].detach() for task in context.tasks])
+        losses = all_losses(context, context.model(batch.x), batch)
+        terms = [
+            loss if task.weight == 1 else task.weight * loss
+            for task, loss in zip(context.tasks, losses, strict=True)
+        ]
+        context.fabric.backward(functools.reduce(torch.add, terms))
+        values = torch.stack([loss.detach() for loss in losses])
         flags = torch.zeros_like(values)
         flags[present_tasks(context, batch)] = 1.0
         return Balanced(values, flags, context.weights() * flags)
@@ -71,7 +75,7 @@ class LossBalancer:
     def backward(self, batch: Batch, *, last_of_epoch: bool) -> Balanced:
         """See :class:`~nagedge.training.balancing.balancer.Balancer`."""
         context = self._context
-        raw = torch.stack(all_losses(context.tasks, context.model(batch.x), batch))
+        raw = torch.stack(all_losses(context, context.model(batch.x), batch))
         losses = raw * context.weights()
         present = present_tasks(context, batch)
         seen = self._on_all_processes(losses.detach())
@@ -102,7 +106,7 @@ class LossBalancer:
         """Return the weighted losses of a batch without leaving a trace in the model; the last known where missing."""
         context = self._context
         with torch.no_grad(), _statistics_kept(context.module):
-            values = torch.stack(all_losses(context.tasks, context.model(batch.x), batch)) * context.weights()
+            values = torch.stack(all_losses(context, context.model(batch.x), batch)) * context.weights()
         return torch.where(flags > 0, self._on_all_processes(values), self._last)
 
     def _finish_epoch(self) -> None:

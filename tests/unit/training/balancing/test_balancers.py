@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -197,3 +199,10 @@ def test_a_wrong_table_is_refused(table: dict[str, object], text: str) -> None:
 def test_a_table_that_does_not_fit_is_refused(table: dict[str, object], text: str, context: Context) -> None:
     with pytest.raises(ConfigurationError, match=text):
         make_balancer(BalancingConfig.model_validate(table), context, BalancerState())
+
+
+@pytest.mark.parametrize("method", ["pcgrad", "accumulation"])
+def test_methods_that_need_all_gradients_refuse_several_processes(method: str, context: Context) -> None:
+    two = dataclasses.replace(context, fabric=SimpleNamespace(world_size=2))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="Train in one process"):
+        make_balancer(config(method), two, BalancerState())
