@@ -115,6 +115,7 @@ def drop_rows(
     missing: str,
     bad_rows: str,
     remedy: str,
+    allow_none: bool = False,
 ) -> tuple[npt.NDArray[np.bool_], CleaningReport]:
     """Apply the policies to what was found.
 
@@ -125,6 +126,7 @@ def drop_rows(
         missing: ``"error"`` or ``"drop"`` for findings with ``missing_input``.
         bad_rows: ``"error"`` or ``"drop"`` for the others.
         remedy: ends the error's text.
+        allow_none: whether no row may be left.
 
     Returns:
         bool ``[n]``, the rows to keep, and the report.
@@ -148,6 +150,6 @@ def drop_rows(
         dropped.append(Dropped(finding.reason, int(rows.size), names))
         keep[rows] = False
     report = CleaningReport(source, len(row_names), int(keep.sum()), tuple(dropped))
-    if not keep.any():
+    if not keep.any() and not allow_none:
         raise DataError(f"no usable row is left. {report}. Correct the file.")
     return keep, report

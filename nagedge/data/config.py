@@ -12,18 +12,20 @@ __all__ = ["DataConfig", "NormaliseConfig", "PreprocessingConfig", "SplitConfig"
 
 _DEFAULT_INPUT = {
     "mnist": "image", "arrays": "input", "table": "features", "images": "image", "text": "tokens", "audio": "sound",
+    "shards": "features",
 }  # fmt: skip
 
 # Which optional keys mean something for which source. Set elsewhere a key would be silently ignored: refused.
 _KEYS_BY_SOURCE = {
-    "path": {"arrays", "table", "images", "text", "audio"},
+    "path": {"arrays", "table", "images", "text", "audio", "shards"},
+    "cache": {"shards"},
     "dtype": {"arrays"},
-    "columns": {"table", "text"},
-    "targets": {"arrays", "table", "images", "text", "audio"},
-    "classes": {"table", "images", "text", "audio"},
+    "columns": {"table", "text", "shards"},
+    "targets": {"arrays", "table", "images", "text", "audio", "shards"},
+    "classes": {"table", "images", "text", "audio", "shards"},
     "sample_weight": {"arrays", "table", "text"},
     "labels": {"images", "audio"},
-    "colour": {"images"},
+    "colour": {"images", "shards"},
 }
 
 
@@ -158,16 +160,21 @@ class PreprocessingConfig(_Table):
 class DataConfig(_Table):
     """Where the examples come from, how they are divided and what is done to them."""
 
-    source: Literal["mnist", "arrays", "table", "images", "text", "audio"] = Field(
+    source: Literal["mnist", "arrays", "table", "images", "text", "audio", "shards"] = Field(
         description="'mnist' (built in), 'arrays' (.npz), 'table' (CSV or Parquet), 'images' (a folder), 'text' (a "
-        "column of a CSV or Parquet file) or 'audio' (a folder of sounds with a labels file)."
+        "column of a CSV or Parquet file), 'audio' (a folder of sounds with a labels file) or 'shards' (a folder of "
+        "Parquet or tar files of any size)."
     )
     path: Path | None = Field(default=None, description="The file or folder; not for 'mnist'.")
+    cache: Path | None = Field(
+        default=None,
+        description="'shards': folder for the prepared rows, as large as the data; left out: a temporary one.",
+    )
     input: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Name of the model's input; for 'arrays' also the name of the array. "
-        "Default: image (mnist, images), input (arrays), features (table), tokens (text), sound (audio).",
+        "Default: image (mnist, images), input (arrays), features (table, shards), tokens (text), sound (audio).",
     )
     dtype: Literal["float32", "int64"] = Field(
         default="float32", description="'arrays': type of the model's input; int64 for token ids."
@@ -208,9 +215,11 @@ class DataConfig(_Table):
 
     def in_folder(self, folder: Path) -> DataConfig:
         """Return this configuration with a relative ``path`` taken from ``folder`` (that of the run file)."""
-        if self.path is None or self.path.is_absolute():
-            return self
-        return self.model_copy(update={"path": folder / self.path})
+        paths = {"path": self.path, "cache": self.cache}
+        relative = {
+            key: folder / path for key, path in paths.items() if path is not None and not path.is_absolute()
+        }
+        return self.model_copy(update=relative) if relative else self
 
     @model_validator(mode="after")
     def _fits_source(self) -> DataConfig:
@@ -238,7 +247,11 @@ class DataConfig(_Table):
         return self
 
     def _fits_kind(self) -> None:
-        """Check what text and sound need, and what only they have."""
+        """Check what text, sound and shards need, and what only they have."""
+        if self.source == "shards" and self.preprocessing.duplicates == "drop":
+            raise ValueError(
+                "source 'shards' keeps duplicates: rows are looked at piece by piece. Remove duplicates"
+            )
         steps = self.preprocessing
         if self.source == "text" and (len(self.columns) != 1 or steps.tokens is None):
             raise ValueError("source 'text' needs columns with one name, and tokens in [data.preprocessing]")

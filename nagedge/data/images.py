@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 _MODES = {"greyscale": "L", "rgb": "RGB"}
 
 
-def decode_image(path: Path, colour: str) -> npt.NDArray[np.uint8] | str:
+def decode_image(path: Path | IO[bytes], colour: str) -> npt.NDArray[np.uint8] | str:
     """Return an image as uint8 ``[channels, height, width]``, turned as EXIF says, or what is wrong with it.
 
     Args:

@@ -27,7 +27,7 @@ from nagedge.specs import BATCH, TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
 from nagedge.tasks.losses import ignored_label
 
-__all__ = ["load_data", "load_examples", "split_rows"]
+__all__ = ["check_training_labels", "layout_of", "load_data", "load_examples", "split_rows"]
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +50,10 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         DataError: the data cannot be used; the text names file, row and column.
     """
     _check_task_names(config, tasks)
+    if config.source == "shards":
+        from nagedge.data.load_shards import load_shards
+
+        return load_shards(config, tasks)
     raw = _read(config, tasks)
     steps = config.preprocessing
     kept, report = clean(
@@ -61,7 +65,7 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         remedy="Correct the row, or choose what happens to such rows in [data.preprocessing].",
     )
     train, validation, test = split_rows(len(kept.names), config.split, source=kept.source)
-    _check_labels(kept, tasks, train)
+    check_training_labels(kept, tasks, train)
     inputs = kept.input[train]
     preprocessing = Preprocessing(
         input=config.input_name,
@@ -69,7 +73,7 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         targets=fit_targets(tasks, {name: array[train] for name, array in kept.targets.items()})
         if config.standardise
         else {},
-        layout=_layout(config, tasks),
+        layout=layout_of(config, tasks),
     )
     examples = _preprocessed(kept, preprocessing)
     sizes = examples.inputs[config.input_name].shape[1:]
@@ -171,7 +175,7 @@ def _check_task_names(config: DataConfig, tasks: Sequence[TaskSpec]) -> None:
         )
 
 
-def _check_labels(kept: RawExamples, tasks: Sequence[TaskSpec], train: npt.NDArray[np.int64]) -> None:
+def check_training_labels(kept: RawExamples, tasks: Sequence[TaskSpec], train: npt.NDArray[np.int64]) -> None:
     """Refuse a task that the training part cannot teach: without any label, or with labels of one class only."""
     for task in tasks:
         targets = kept.targets[task.name][train]
@@ -346,7 +350,8 @@ def _preprocessed(raw: RawExamples, preprocessing: Preprocessing) -> Examples:
     )
 
 
-def _layout(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataLayout:
+def layout_of(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataLayout:
+    """Return under which names a file of new examples will hold its values."""
     classes = {task: tuple(names) for task, names in config.classes.items()}
     if config.source == "images" and config.labels is None and config.path is not None:
         classes = {tasks[0].name: classes.get(tasks[0].name, class_folders(config.path))}

@@ -57,6 +57,7 @@ def clean(
     bad_rows: str,
     remedy: str,
     duplicates: str = "keep",
+    allow_none: bool = False,
 ) -> tuple[RawExamples, CleaningReport]:
     """Return the usable rows, targets in the dtype and shape of their task, and what became of the others.
 
@@ -66,6 +67,7 @@ def clean(
         missing: ``"error"``, ``"drop"``; with ``"mean"`` or a number missing inputs stay, as NaN.
         bad_rows: ``"error"`` or ``"drop"``.
         remedy: ends the text of an error about a row.
+        allow_none: whether no usable row is fine: the rows are a piece of a source.
         duplicates: ``"keep"``, or ``"drop"`` for rows with the input and the targets of one before.
 
     Raises:
@@ -86,6 +88,7 @@ def clean(
         missing=str(missing),
         bad_rows=bad_rows,
         remedy=remedy,
+        allow_none=allow_none,
     )
     targets = {task.name: _as_task_dtype(task, raw.targets[task.name][keep], raw.source) for task in tasks}
     kept = RawExamples(
