@@ -9,7 +9,19 @@ from typer.testing import CliRunner
 import nagedge
 from nagedge.cli.app import app
 
-COMMANDS = {"init", "train", "export", "verify", "finetune", "profile", "targets", "web", "doctor", "demo"}
+COMMANDS = {
+    "init",
+    "train",
+    "tune",
+    "export",
+    "verify",
+    "finetune",
+    "profile",
+    "targets",
+    "web",
+    "doctor",
+    "demo",
+}
 HEAVY = {
     "torch",
     "numpy",
