@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +18,9 @@ __all__ = ["gradient_cosines"]
 
 
 def gradient_cosines(model: nn.Module, batch: Batch, tasks: Sequence[TaskSpec]) -> dict[str, float]:
-    """Return ``"first, second"`` -> cosine between the gradients of two tasks' losses, for each pair with labels.
+    """Return ``"first, second"`` -> cosine between the gradients of two tasks' losses.
+
+    Pairs without labels or without finite gradients are left out.
 
     The gradients are those with respect to the trunk's features; of a model whose features are not known, to all
     parameters that both losses reach. The model is in evaluation mode meanwhile and is left as it was.
@@ -44,10 +47,11 @@ def gradient_cosines(model: nn.Module, batch: Batch, tasks: Sequence[TaskSpec]) 
             }
     finally:
         model.train(was_training)
-    return {
+    found = {
         f"{first}, {second}": float(nn.functional.cosine_similarity(rows[first], rows[second], dim=0))
         for first, second in itertools.combinations(rows, 2)
     }
+    return {pair: cosine for pair, cosine in found.items() if math.isfinite(cosine)}
 
 
 def _gradient(task: TaskSpec, output: Tensor, batch: Batch, columns: Sequence[Tensor]) -> Tensor:
