@@ -87,6 +87,8 @@ def check_labels(task: TaskSpec, targets: Array, where: str) -> None:
             f"{where}: labels of {task.kind} task {task.name!r} have dtype {targets.dtype}, expected integers"
             f" 0 .. {task.size - 1}. Encode the classes as integers."
         )
+    if targets.size == 0:
+        return
     labels = targets.astype(np.int64).reshape(len(targets), -1)
     bad = ((labels < 0) | (labels >= task.size)) & (labels != ignored_label(task))
     if bad.any():
