@@ -17,6 +17,7 @@ from nagedge.profiling.sections import (
     TrainingSection,
     VerificationSection,
 )
+from nagedge.training_report import training_section
 
 if TYPE_CHECKING:
     from nagedge.finetuning import FinetuneResult
@@ -135,42 +136,10 @@ def report_sections(
         user: describes the simulated user.
     """
     return (
-        _training(checkpoint),
+        training_section(checkpoint),
         VerificationSection(comparisons, runtime=result.runtime, lead=f"{STEPS} training steps, run twice."),
         _fine_tuning(checkpoint, result, user),
     )
-
-
-def _training(checkpoint: Checkpoint) -> TrainingSection:
-    history, run = checkpoint.state.history, checkpoint.run
-    epochs = tuple(float(epoch.epoch) for epoch in history)
-    losses = [
-        Curve(f"{name} (training)", epochs, tuple(e.losses[name] for e in history))
-        for name in history[0].losses
-    ]
-    losses += [
-        Curve(f"{name} (validation)", epochs, tuple(e.validation_losses[name] for e in history))
-        for name in history[0].validation_losses
-    ]
-    metrics = [
-        Curve(f"{task} {name}", epochs, tuple(e.validation[task][name] for e in history))
-        for task, values in history[0].validation.items()
-        for name in values
-    ]
-    facts = (
-        Fact("data", f"{run.data.source}, batch size {run.batch_size}, seed {run.seed}"),
-        Fact("model", f"{run.model.trunk} with the heads {', '.join(run.tasks)}"),
-        Fact(
-            "optimizer",
-            f"SGD with Nesterov momentum {run.optimizer.momentum:g}, lr {run.optimizer.lr:g}, "
-            f"weight decay {run.optimizer.weight_decay:g}",
-        ),
-        *(
-            Fact(f"{task}, test", ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-            for task, values in checkpoint.state.test.items()
-        ),
-    )
-    return TrainingSection(losses=tuple(losses), metrics=tuple(metrics), facts=facts)
 
 
 def _fine_tuning(checkpoint: Checkpoint, result: FinetuneResult, user: str) -> FineTuningSection:

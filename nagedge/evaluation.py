@@ -14,7 +14,7 @@ from nagedge.data.load import load_examples
 from nagedge.data.preprocessing import Preprocessing
 from nagedge.errors import ConfigurationError, DataError
 from nagedge.runtimes import open_inference
-from nagedge.tasks import TASK_KINDS, check_targets
+from nagedge.tasks import check_targets, measure
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
@@ -113,7 +113,7 @@ def metrics_of(bundle: Bundle, examples: Examples, outputs: dict[str, Array]) ->
         preprocessing = Preprocessing.from_json(bundle.manifest.preprocessing)
         outputs, targets = preprocessing.invert_outputs(outputs), preprocessing.invert_outputs(targets)
     return {
-        task.name: TASK_KINDS[task.kind].metrics(outputs[task.name], targets[task.name], task.spec())
+        task.name: measure(task.spec(), outputs[task.name], targets[task.name])
         for task in bundle.manifest.tasks
     }
 

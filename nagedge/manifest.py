@@ -60,14 +60,23 @@ class LossEntry(_Entry):
     class_weights: list[float] | None = None
     ignore_index: int = -100
     delta: float = 1.0
+    quantiles: list[float] | None = Field(None, description="Of pinball: one an output.")
+    missing: bool = Field(False, description="A target that is NaN or not above -1e30 means 'no label'.")
 
 
 class TaskEntry(_Entry):
     """One task: its output has the task's name."""
 
     name: str
-    kind: str = Field(description="classification, binary, multilabel or regression.")
-    size: int = Field(description="Classes, labels or outputs.")
+    kind: str = Field(
+        description="classification, binary, multilabel, regression, ordinal, quantile, mixture, segmentation, "
+        "tagging or embedding."
+    )
+    size: int = Field(description="Classes, labels or outputs; quantiles of quantile, components of mixture.")
+    shape: list[int] = Field(
+        [],
+        description="segmentation: height and width; tagging: steps; embedding: its dimension; else empty.",
+    )
     loss: LossEntry
     weight: float = Field(description="Factor of this task's loss in the total.")
     unit: str = Field("", description="Physical unit of a regression target.")
@@ -78,9 +87,11 @@ class TaskEntry(_Entry):
         """Return the entry of a task with its resolved loss and target."""
         return cls(
             name=task.name, kind=task.kind, size=task.size, weight=task.weight, unit=task.unit,
+            shape=list(task.shape),
             loss=LossEntry(
                 name=loss.name, label_smoothing=loss.label_smoothing, ignore_index=loss.ignore_index, delta=loss.delta,
                 class_weights=None if loss.class_weights is None else list(loss.class_weights),
+                quantiles=None if loss.quantiles is None else list(loss.quantiles), missing=loss.missing,
             ),
             target=TensorEntry(
                 name=f"target.{task.name}", dtype=target.dtype, shape=list(target.shape), unit=target.unit
@@ -90,10 +101,16 @@ class TaskEntry(_Entry):
     def spec(self) -> TaskSpec:
         """Return the task."""
         values = self.loss.model_dump()
-        if values["class_weights"] is not None:
-            values["class_weights"] = tuple(values["class_weights"])
+        for key in ("class_weights", "quantiles"):
+            values[key] = None if values[key] is None else tuple(values[key])
         return TaskSpec(
-            self.name, self.kind, size=self.size, loss=LossSpec(**values), weight=self.weight, unit=self.unit
+            self.name,
+            self.kind,
+            size=self.size,
+            loss=LossSpec(**values),
+            weight=self.weight,
+            unit=self.unit,
+            shape=self.shape,
         )
 
 

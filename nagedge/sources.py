@@ -105,7 +105,12 @@ def load_source(source: Checkpoint | str | Path) -> ExportSource:
     example = (
         torch.randn(shape, generator=generator)
         if checkpoint.input.dtype.startswith("float")
-        else torch.zeros(shape, dtype=getattr(torch, checkpoint.input.dtype))
+        else torch.randint(
+            0,
+            max(1, checkpoint.run.model.vocabulary, checkpoint.preprocessing.vocabulary),
+            shape,
+            generator=generator,
+        ).to(getattr(torch, checkpoint.input.dtype))
     )
 
     def training_examples() -> Examples:
@@ -114,9 +119,9 @@ def load_source(source: Checkpoint | str | Path) -> ExportSource:
         return load_data(checkpoint.run.data, checkpoint.tasks).train
 
     return ExportSource(
-        checkpoint.build_model(), checkpoint.tasks, example, checkpoint.run.model.trunk, checkpoint.preprocessing,
-        checkpoint.input, optimizer.lr * _FINE_TUNING_LR_FACTOR, optimizer.momentum, optimizer.weight_decay,
-        training_examples,
+        checkpoint.build_model(), checkpoint.exported_tasks(), example, checkpoint.run.model.trunk,
+        checkpoint.preprocessing, checkpoint.input, optimizer.lr * _FINE_TUNING_LR_FACTOR, optimizer.momentum,
+        0.0 if optimizer.decoupled else optimizer.weight_decay, training_examples,
     )  # fmt: skip
 
 

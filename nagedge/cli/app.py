@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 import nagedge
-from nagedge.cli import demo, devices, doctor, export, finetune, init, profile, targets, train, verify, web
+from nagedge.cli import (
+    demo,
+    devices,
+    doctor,
+    export,
+    finetune,
+    init,
+    profile,
+    targets,
+    train,
+    tune,
+    verify,
+    web,
+)
 from nagedge.cli.errors import ErrorsInPlainWords
 
 __all__ = ["app"]
@@ -53,7 +66,7 @@ def spin_briefly(environment: MutableMapping[str, str]) -> None:
         environment["GOMP_SPINCOUNT"] = _SPIN_ROUNDS
 
 
-for module in (init, train, export, verify, finetune, profile, web, doctor, demo):
+for module in (init, train, tune, export, verify, finetune, profile, web, doctor, demo):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(targets.app, name="targets")
 app.add_typer(devices.app, name="devices")

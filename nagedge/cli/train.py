@@ -25,30 +25,78 @@ def command(
     ] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes or accelerators to train on.")] = 1,
     strategy: Annotated[str, typer.Option(help="How they share the work: auto, ddp.")] = "auto",
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder of a TensorBoard log of losses, metrics and weights.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML file with curves, task weights, cosines and confusion matrices.")
+    ] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Only look for a learning rate; nothing is written.")
+    ] = False,
 ) -> None:
     """Train a multi-task model as a run file describes it."""
     from nagedge.cli.output import print_metrics, print_paths
+
+    if find_lr:
+        _print_sweep(run)
+        return
+    log = None
+    if tensorboard is not None:
+        from nagedge.training.tensorboard import tensorboard_log
+
+        log = tensorboard_log(tensorboard)
     from nagedge.training.fit import train
 
-    with training_bar() as progress:
+    with training_bar() as bar:
+
+        def progress(event: Event) -> None:
+            bar(event)
+            if log is not None:
+                log(event)
+
         checkpoint = train(run, out=out, resume=resume, devices=devices, strategy=strategy, progress=progress)
     print_epochs(checkpoint.state.history)
     print_metrics("Test examples", checkpoint.state.test)
-    print_paths({"checkpoint": checkpoint.path})
+    paths = {"checkpoint": checkpoint.path}
+    if report is not None:
+        from nagedge.training_report import write_training_report
+
+        paths["report"] = write_training_report(checkpoint, report)
+    print_paths(paths)
     typer.echo(f"next: nagedge export {checkpoint.path} --target any-any-onnxruntime-fp32-train --out BUNDLE")
+
+
+def _print_sweep(run: Path) -> None:
+    """Look for a learning rate and print a tenth of the steps that did it."""
+    from nagedge.cli.output import print_table
+    from nagedge.training.lr_finder import find_lr
+
+    sweep = find_lr(run)
+    shown = range(0, len(sweep.rates), max(1, len(sweep.rates) // 12))
+    print_table(
+        "Learning rates", ["lr", "smoothed loss"], [[f"{sweep.rates[i]:.2g}", sweep.losses[i]] for i in shown]
+    )
+    typer.echo(f"suggestion: optimizer.lr = {sweep.suggestion:.2g}")
 
 
 @contextmanager
 def training_bar() -> Iterator[Callable[[Event], None]]:
     """Yield a callback for :func:`nagedge.train` that draws the steps as a bar."""
     from nagedge.cli.output import progress_bar
-    from nagedge.training.events import StepsDone
+    from nagedge.training.events import StepsDone, StepSkipped
 
     with progress_bar() as bar:
 
         def report(event: Event) -> None:
             if isinstance(event, StepsDone):
                 bar("training", event.step, event.steps)
+            elif isinstance(event, StepSkipped):
+                typer.echo(
+                    f"step {event.step} skipped: its loss or gradient is not finite; the learning rate is now"
+                    f" {event.lr_factor:g} of the schedule's",
+                    err=True,
+                )
 
         yield report
 
@@ -59,7 +107,7 @@ def print_epochs(epochs: Sequence[EpochFinished]) -> None:
 
     if not epochs:
         return
-    metrics = [(task, next(iter(values))) for task, values in epochs[-1].validation.items()]
+    metrics = [(task, next(iter(values))) for task, values in epochs[-1].validation.items() if values]
     columns = [
         "epoch",
         "lr",

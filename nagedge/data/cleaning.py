@@ -27,6 +27,7 @@ class Finding:
         got: describes the value of the row at the given index (from 0).
         expected: what was expected instead.
         missing_input: a missing input value, which has a policy of its own.
+        harmless: dropped and counted whatever the policy.
     """
 
     reason: str
@@ -34,6 +35,7 @@ class Finding:
     got: Callable[[int], str]
     expected: str
     missing_input: bool = False
+    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def drop_rows(
     missing: str,
     bad_rows: str,
     remedy: str,
+    allow_none: bool = False,
 ) -> tuple[npt.NDArray[np.bool_], CleaningReport]:
     """Apply the policies to what was found.
 
@@ -123,6 +126,7 @@ def drop_rows(
         missing: ``"error"`` or ``"drop"`` for findings with ``missing_input``.
         bad_rows: ``"error"`` or ``"drop"`` for the others.
         remedy: ends the error's text.
+        allow_none: whether no row may be left.
 
     Returns:
         bool ``[n]``, the rows to keep, and the report.
@@ -137,7 +141,7 @@ def drop_rows(
         if rows.size == 0:
             continue
         names = tuple(row_names[row] for row in rows[:FIRST_ROWS])
-        if (missing if finding.missing_input else bad_rows) == "error":
+        if not finding.harmless and (missing if finding.missing_input else bad_rows) == "error":
             others = f" ({rows.size} such rows)" if rows.size > 1 else ""
             raise DataError(
                 f"{source}, {names[0]}: {finding.reason}: got {finding.got(int(rows[0]))}, "
@@ -146,6 +150,6 @@ def drop_rows(
         dropped.append(Dropped(finding.reason, int(rows.size), names))
         keep[rows] = False
     report = CleaningReport(source, len(row_names), int(keep.sum()), tuple(dropped))
-    if not keep.any():
+    if not keep.any() and not allow_none:
         raise DataError(f"no usable row is left. {report}. Correct the file.")
     return keep, report

@@ -10,18 +10,22 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 __all__ = ["DataConfig", "NormaliseConfig", "PreprocessingConfig", "SplitConfig"]
 
-_DEFAULT_INPUT = {"mnist": "image", "arrays": "input", "table": "features", "images": "image"}
+_DEFAULT_INPUT = {
+    "mnist": "image", "arrays": "input", "table": "features", "images": "image", "text": "tokens", "audio": "sound",
+    "shards": "features",
+}  # fmt: skip
 
 # Which optional keys mean something for which source. Set elsewhere a key would be silently ignored: refused.
 _KEYS_BY_SOURCE = {
-    "path": {"arrays", "table", "images"},
+    "path": {"arrays", "table", "images", "text", "audio", "shards"},
+    "cache": {"shards"},
     "dtype": {"arrays"},
-    "columns": {"table"},
-    "targets": {"arrays", "table", "images"},
-    "classes": {"table", "images"},
-    "sample_weight": {"arrays", "table"},
-    "labels": {"images"},
-    "colour": {"images"},
+    "columns": {"table", "text", "shards"},
+    "targets": {"arrays", "table", "images", "text", "audio", "shards"},
+    "classes": {"table", "images", "text", "audio", "shards"},
+    "sample_weight": {"arrays", "table", "text"},
+    "labels": {"images", "audio"},
+    "colour": {"images", "shards"},
 }
 
 
@@ -64,8 +68,51 @@ class NormaliseConfig(_Table):
         return self
 
 
+class LogMelConfig(_Table):
+    """How sounds become log-mel features."""
+
+    sample_rate: int = Field(default=16000, ge=1000, description="In Hz; files at other rates are converted.")
+    seconds: float = Field(
+        default=1.0, gt=0, description="Length of every example, from where its sound begins."
+    )
+    window_ms: float = Field(default=40.0, gt=0, description="Length of a frame.")
+    hop_ms: float = Field(default=20.0, gt=0, description="From a frame to the next.")
+    mels: int = Field(default=40, ge=1, description="Bands.")
+    lowest_hz: float = Field(default=20.0, ge=0, description="Where the lowest band begins.")
+    highest_hz: float | None = Field(
+        default=None, gt=0, description="Where the highest band ends; left out: half the sample rate."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> LogMelConfig:
+        highest = self.highest_hz or self.sample_rate / 2
+        if not self.lowest_hz < highest <= self.sample_rate / 2:
+            raise ValueError(
+                f"bands from {self.lowest_hz:g} to {highest:g} Hz do not fit a sample rate of {self.sample_rate} Hz"
+            )
+        if self.window_ms > 1000 * self.seconds:
+            raise ValueError(
+                f"window_ms is {self.window_ms:g}, longer than the {self.seconds:g} seconds of an example"
+            )
+        return self
+
+
 class PreprocessingConfig(_Table):
-    """What is done to the inputs, in this order: missing values, resize, scale, normalise."""
+    """What is done to the inputs: text to ids; else sound to features, missing values, resize, scale, normalise."""
+
+    tokens: int | None = Field(
+        default=None, ge=1, description="'text': so many tokens of each text are read."
+    )
+    vocabulary: int = Field(
+        default=4000,
+        ge=1,
+        description="'text': at most so many words, the most frequent of the training rows.",
+    )
+    log_mel: LogMelConfig | None = Field(default=None, description="'audio': the features.")
+    duplicates: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="A row with the input and the targets of one before: keep it, or drop it (counted).",
+    )
 
     missing: Literal["error", "drop", "mean"] | float = Field(
         default="error",
@@ -113,21 +160,30 @@ class PreprocessingConfig(_Table):
 class DataConfig(_Table):
     """Where the examples come from, how they are divided and what is done to them."""
 
-    source: Literal["mnist", "arrays", "table", "images"] = Field(
-        description="'mnist' (built in), 'arrays' (.npz), 'table' (CSV or Parquet) or 'images' (a folder)."
+    source: Literal["mnist", "arrays", "table", "images", "text", "audio", "shards"] = Field(
+        description="'mnist' (built in), 'arrays' (.npz), 'table' (CSV or Parquet), 'images' (a folder), 'text' (a "
+        "column of a CSV or Parquet file), 'audio' (a folder of sounds with a labels file) or 'shards' (a folder of "
+        "Parquet or tar files of any size)."
     )
     path: Path | None = Field(default=None, description="The file or folder; not for 'mnist'.")
+    cache: Path | None = Field(
+        default=None,
+        description="'shards': folder for the prepared rows, as large as the data; left out: a temporary one.",
+    )
     input: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Name of the model's input; for 'arrays' also the name of the array. "
-        "Default: image (mnist, images), input (arrays), features (table).",
+        "Default: image (mnist, images), input (arrays), features (table, shards), tokens (text), sound (audio).",
     )
     dtype: Literal["float32", "int64"] = Field(
         default="float32", description="'arrays': type of the model's input; int64 for token ids."
     )
     unit: str = Field(default="", description="Physical unit of the input values, for the record.")
-    columns: list[str] = Field(default_factory=list, description="'table': the input columns, in order.")
+    columns: list[str] = Field(
+        default_factory=list,
+        description="'table': the input columns, in order; 'text': the one column of text.",
+    )
     targets: dict[str, str | list[str]] = Field(
         default_factory=dict,
         description="Task name -> the column (or array) of its targets, or several columns, one each label. "
@@ -142,8 +198,8 @@ class DataConfig(_Table):
         default=None, description="Column or array of per-sample weights, >= 0."
     )
     labels: str | None = Field(
-        default=None, description="'images': CSV file in the folder: a 'file' column, a column a task; "
-        "without it, every sub-folder is a class.",
+        default=None, description="'images', 'audio': CSV file in the folder: a 'file' column, a column a task; "
+        "without it, every sub-folder of images is a class.",
     )  # fmt: skip
     colour: Literal["greyscale", "rgb"] = Field(default="rgb", description="'images': one channel or three.")
     split: SplitConfig = Field(default=SplitConfig())
@@ -159,9 +215,11 @@ class DataConfig(_Table):
 
     def in_folder(self, folder: Path) -> DataConfig:
         """Return this configuration with a relative ``path`` taken from ``folder`` (that of the run file)."""
-        if self.path is None or self.path.is_absolute():
-            return self
-        return self.model_copy(update={"path": folder / self.path})
+        paths = {"path": self.path, "cache": self.cache}
+        relative = {
+            key: folder / path for key, path in paths.items() if path is not None and not path.is_absolute()
+        }
+        return self.model_copy(update=relative) if relative else self
 
     @model_validator(mode="after")
     def _fits_source(self) -> DataConfig:
@@ -173,6 +231,7 @@ class DataConfig(_Table):
                 )
         if self.source != "mnist" and self.path is None:
             raise ValueError(f"source {self.source!r} needs a path")
+        self._fits_kind()
         if self.source == "table" and not self.columns:
             raise ValueError("source 'table' needs columns, the list of the input columns")
         lists = {"columns": self.columns} | {f"classes.{task}": names for task, names in self.classes.items()}
@@ -186,3 +245,29 @@ class DataConfig(_Table):
             if repeated:
                 raise ValueError(f"{key} names {repeated[0]!r} more than once")
         return self
+
+    def _fits_kind(self) -> None:
+        """Check what text, sound and shards need, and what only they have."""
+        if self.source == "shards" and self.preprocessing.duplicates == "drop":
+            raise ValueError(
+                "source 'shards' keeps duplicates: rows are looked at piece by piece. Remove duplicates"
+            )
+        steps = self.preprocessing
+        if self.source == "text" and (len(self.columns) != 1 or steps.tokens is None):
+            raise ValueError("source 'text' needs columns with one name, and tokens in [data.preprocessing]")
+        if self.source == "audio" and (self.labels is None or steps.log_mel is None):
+            raise ValueError("source 'audio' needs labels, and a table [data.preprocessing.log_mel]")
+        if self.source != "text" and steps.model_fields_set & {"tokens", "vocabulary"}:
+            raise ValueError(
+                f"tokens and vocabulary are for source 'text', not for {self.source!r}: remove them"
+            )
+        if self.source != "audio" and steps.log_mel is not None:
+            raise ValueError(f"log_mel is for source 'audio', not for {self.source!r}: remove it")
+        if self.source == "text" and (
+            steps.resize or steps.scale or steps.normalise or steps.missing == "mean"
+        ):
+            raise ValueError(
+                "source 'text' takes no resize, scale, normalise or missing = 'mean': remove them"
+            )
+        if self.source == "audio" and steps.resize:
+            raise ValueError("source 'audio' takes no resize: set mels and hop_ms instead")

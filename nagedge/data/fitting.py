@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nagedge.data.config import PreprocessingConfig
+from nagedge.data.log_mel import LogMel
 from nagedge.data.preprocessing import FillMissing, Normalise, Resize, Scale, StandardiseTarget, Step
+from nagedge.data.tokens import Tokenise, vocabulary_of
 from nagedge.errors import DataError
 from nagedge.specs import TaskSpec
+from nagedge.tasks import TASK_KINDS
 
 __all__ = ["fit_steps", "fit_targets"]
 
@@ -32,6 +36,19 @@ def fit_steps(config: PreprocessingConfig, train: Array, source: str) -> tuple[S
         steps.append(step)
         x = step.apply(x)
 
+    if config.tokens is not None:
+        return (Tokenise(vocabulary_of(map(str, train), config.vocabulary), config.tokens),)
+    if config.log_mel is not None:
+        mel = config.log_mel
+        window, hop = (
+            round(mel.window_ms * mel.sample_rate / 1000),
+            round(mel.hop_ms * mel.sample_rate / 1000),
+        )
+        add(
+            LogMel(
+                mel.sample_rate, window, hop, mel.mels, mel.lowest_hz, mel.highest_hz or mel.sample_rate / 2
+            )
+        )
     if config.missing == "mean":
         add(FillMissing(_mean_of_present(train, source)))
     elif not isinstance(config.missing, str):
@@ -50,9 +67,11 @@ def fit_steps(config: PreprocessingConfig, train: Array, source: str) -> tuple[S
 def fit_targets(tasks: Sequence[TaskSpec], train: Mapping[str, Array]) -> dict[str, StandardiseTarget]:
     """Return the standardisation of every regression task, from the training targets."""
     return {
-        task.name: StandardiseTarget(*_mean_and_std(train[task.name]))
+        task.name: StandardiseTarget(
+            *_mean_and_std(train[task.name]), components=task.size if task.kind == "mixture" else 0
+        )
         for task in tasks
-        if task.kind == "regression"
+        if TASK_KINDS[task.kind].answers == "values"
     }
 
 
@@ -70,7 +89,10 @@ def _float32(values: Array) -> tuple[float, ...]:
 def _mean_and_std(x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and population standard deviation over all axes but 1; a constant has deviation 1."""
     values = _by_axis_1(x)
-    mean, std = values.mean(axis=1), values.std(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an output without any target: it is left as it is
+        mean, std = np.nanmean(values, axis=1), np.nanstd(values, axis=1)
+    mean, std = np.nan_to_num(mean), np.nan_to_num(std)
     constant = std <= 1e-7 * np.maximum(np.abs(mean), 1e-30)
     return _float32(mean), _float32(np.where(constant, 1.0, std))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,14 @@ from nagedge.data.tables import read_columns, table_targets
 from nagedge.errors import ConfigurationError, DataError, nearest_name
 from nagedge.specs import TaskSpec
 
-__all__ = ["class_folders", "decode_image", "read_images"]
+__all__ = ["class_folders", "decode_image", "inside", "read_images"]
 
 Array = npt.NDArray[Any]
 
 _MODES = {"greyscale": "L", "rgb": "RGB"}
 
 
-def decode_image(path: Path, colour: str) -> npt.NDArray[np.uint8] | str:
+def decode_image(path: Path | IO[bytes], colour: str) -> npt.NDArray[np.uint8] | str:
     """Return an image as uint8 ``[channels, height, width]``, turned as EXIF says, or what is wrong with it.
 
     Args:
@@ -93,7 +93,7 @@ def read_images(
     else:
         mapping = {task.name: (targets or {}).get(task.name, task.name) for task in tasks}
         table = read_columns(folder / labels, ["file", *_flat(mapping)])
-        files = [_inside(folder, name, row) for row, name in enumerate(table.text("file"), 1)]
+        files = [inside(folder, name, row) for row, name in enumerate(table.text("file"), 1)]
         raw_targets = table_targets(table, tasks, mapping, classes or {})
         findings += table.findings
     images, damaged = _decode(folder, files, colour, size)
@@ -146,7 +146,8 @@ def _by_folder(
     return files, {task.name: np.array(labels)}
 
 
-def _inside(folder: Path, name: str | None, row: int) -> str:
+def inside(folder: Path, name: str | None, row: int) -> str:
+    """Return a file name of a labels table; refuse one that is missing or leads out of the folder."""
     if name is None or Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(
             f"{folder}, labels row {row}: file is {name!r}, expected a path inside the folder. "

@@ -10,19 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from nagedge.data.arrays import examples_from_arrays, read_arrays, read_npz
+from nagedge.data.audio import read_audio
 from nagedge.data.cleaning import CleaningReport
 from nagedge.data.config import DataConfig, SplitConfig
 from nagedge.data.examples import DataSplits, Examples
 from nagedge.data.fitting import fit_steps, fit_targets
 from nagedge.data.images import class_folders, read_images
+from nagedge.data.log_mel import LogMel
 from nagedge.data.mnist import read_mnist
 from nagedge.data.preprocessing import DataLayout, FillMissing, Preprocessing, Resize
 from nagedge.data.raw import RawExamples, clean
-from nagedge.data.tables import TABLE_SUFFIXES, read_table
+from nagedge.data.tables import TABLE_SUFFIXES, read_table, read_text
+from nagedge.data.tokens import Tokenise
 from nagedge.errors import ConfigurationError, DataError, nearest_name
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
+from nagedge.tasks import TASK_KINDS
+from nagedge.tasks.losses import ignored_label
 
-__all__ = ["load_data", "load_examples", "split_rows"]
+__all__ = ["check_training_labels", "layout_of", "load_data", "load_examples", "split_rows"]
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +50,10 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         DataError: the data cannot be used; the text names file, row and column.
     """
     _check_task_names(config, tasks)
+    if config.source == "shards":
+        from nagedge.data.load_shards import load_shards
+
+        return load_shards(config, tasks)
     raw = _read(config, tasks)
     steps = config.preprocessing
     kept, report = clean(
@@ -52,9 +61,11 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         tasks,
         missing=steps.missing,
         bad_rows=steps.bad_rows,
+        duplicates=steps.duplicates,
         remedy="Correct the row, or choose what happens to such rows in [data.preprocessing].",
     )
     train, validation, test = split_rows(len(kept.names), config.split, source=kept.source)
+    check_training_labels(kept, tasks, train)
     inputs = kept.input[train]
     preprocessing = Preprocessing(
         input=config.input_name,
@@ -62,7 +73,7 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         targets=fit_targets(tasks, {name: array[train] for name, array in kept.targets.items()})
         if config.standardise
         else {},
-        layout=_layout(config, tasks),
+        layout=layout_of(config, tasks),
     )
     examples = _preprocessed(kept, preprocessing)
     sizes = examples.inputs[config.input_name].shape[1:]
@@ -164,6 +175,27 @@ def _check_task_names(config: DataConfig, tasks: Sequence[TaskSpec]) -> None:
         )
 
 
+def check_training_labels(kept: RawExamples, tasks: Sequence[TaskSpec], train: npt.NDArray[np.int64]) -> None:
+    """Refuse a task that the training part cannot teach: without any label, or with labels of one class only."""
+    for task in tasks:
+        targets = kept.targets[task.name][train]
+        known = (
+            targets[~np.isnan(targets)]
+            if targets.dtype.kind == "f"
+            else targets[targets != ignored_label(task)]
+        )
+        if known.size == 0:
+            raise DataError(
+                f"{kept.source}: task {task.name!r} has no label in any of the {len(train)} training rows, expected at"
+                " least one. Label some rows, or remove the task."
+            )
+        if TASK_KINDS[task.kind].answers == "labels" and (known == known[0]).all() and len(known) > 1:
+            raise DataError(
+                f"{kept.source}: all {known.size} training labels of task {task.name!r} are of class {known[0]},"
+                " expected at least two classes. Give rows of other classes, or remove the task."
+            )
+
+
 def _read(config: DataConfig, tasks: Sequence[TaskSpec]) -> RawExamples:
     if config.source == "mnist" or config.path is None:
         return read_mnist(tasks, input_name=config.input_name)
@@ -185,6 +217,27 @@ def _read(config: DataConfig, tasks: Sequence[TaskSpec]) -> RawExamples:
             classes=config.classes,
             sample_weight=config.sample_weight,
         )
+    if config.source == "text":
+        return read_text(
+            config.path,
+            tasks,
+            column=config.columns[0],
+            targets=config.targets,
+            classes=config.classes,
+            sample_weight=config.sample_weight,
+        )
+    if config.source == "audio":
+        assert config.preprocessing.log_mel is not None
+        assert config.labels is not None
+        return read_audio(
+            config.path,
+            tasks,
+            labels=config.labels,
+            sample_rate=config.preprocessing.log_mel.sample_rate,
+            seconds=config.preprocessing.log_mel.seconds,
+            targets=config.targets,
+            classes=config.classes,
+        )
     return read_images(
         config.path,
         tasks,
@@ -200,6 +253,27 @@ def _read_examples(
     path: Path, tasks: Sequence[TaskSpec], preprocessing: Preprocessing, spec: TensorSpec
 ) -> RawExamples:
     layout = preprocessing.layout
+    sounds = [step for step in preprocessing.steps if isinstance(step, LogMel)]
+    if path.is_dir() and sounds:
+        return read_audio(
+            path,
+            tasks,
+            labels=layout.labels,
+            sample_rate=sounds[0].sample_rate,
+            seconds=layout.seconds,
+            targets=layout.targets,
+            classes=layout.classes,
+        )
+    if path.suffix.lower() in TABLE_SUFFIXES and preprocessing.vocabulary:
+        return read_text(
+            path,
+            tasks,
+            column=layout.columns[0],
+            targets=layout.targets,
+            classes=layout.classes,
+            sample_weight=WEIGHT_NAME,
+            weight_is_optional=True,
+        )
     if path.is_dir() and layout.colour:
         resize = [step for step in preprocessing.steps if isinstance(step, Resize)]
         return read_images(
@@ -253,6 +327,8 @@ def _read_examples(
 def _check_raw_shape(source: str, values: Array, preprocessing: Preprocessing, spec: TensorSpec) -> None:
     expected: list[int | str] = list(spec.shape[1:])
     resized = any(isinstance(step, Resize) for step in preprocessing.steps)
+    if any(isinstance(step, (Tokenise, LogMel)) for step in preprocessing.steps):
+        return  # read in the form that the steps take
     if resized:
         fits = values.ndim == 4 and values.shape[1] == expected[0]
         expected = [*expected[:-2], "height", "width"]
@@ -274,7 +350,8 @@ def _preprocessed(raw: RawExamples, preprocessing: Preprocessing) -> Examples:
     )
 
 
-def _layout(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataLayout:
+def layout_of(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataLayout:
+    """Return under which names a file of new examples will hold its values."""
     classes = {task: tuple(names) for task, names in config.classes.items()}
     if config.source == "images" and config.labels is None and config.path is not None:
         classes = {tasks[0].name: classes.get(tasks[0].name, class_folders(config.path))}
@@ -286,4 +363,5 @@ def _layout(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataLayout:
         classes=classes,
         colour=config.colour if config.source == "images" else "",
         labels=config.labels or "",
+        seconds=config.preprocessing.log_mel.seconds if config.preprocessing.log_mel else 0.0,
     )

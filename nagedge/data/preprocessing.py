@@ -6,14 +6,17 @@ say) that follows the formulas below gives the same numbers up to the last bit o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from nagedge.data.log_mel import LogMel
 from nagedge.data.resize import resize_bilinear
+from nagedge.data.tokens import Tokenise
 from nagedge.errors import DataError
 
 __all__ = [
@@ -93,17 +96,25 @@ class Normalise:
         return (x - _over_axis_1(self.mean, x)) / _over_axis_1(self.std, x)
 
 
-Step = FillMissing | Resize | Scale | Normalise
+Step = FillMissing | Resize | Scale | Normalise | Tokenise | LogMel
 
-_STEPS: dict[str, Callable[..., Step]] = {step.kind: step for step in (FillMissing, Resize, Scale, Normalise)}
+_STEPS: dict[str, Callable[..., Step]] = {
+    step.kind: step for step in (FillMissing, Resize, Scale, Normalise, Tokenise, LogMel)
+}
 
 
 @dataclass(frozen=True)
 class StandardiseTarget:
-    """A regression task is trained on ``(target - mean) / std``; one entry for each of its outputs."""
+    """A task on numbers is trained on ``(target - mean) / std``; one entry for each of its outputs.
+
+    Args:
+        mean, std: of the training targets.
+        components: of a mixture task; its outputs are logits, means and logarithms of scales, each of this length.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    components: int = 0
 
     def apply(self, target: Array) -> npt.NDArray[np.float32]:
         """Return the float32 target that the model learns, from one in the task's unit."""
@@ -111,7 +122,14 @@ class StandardiseTarget:
         return ((target.astype(np.float32) - mean) / std).astype(np.float32)
 
     def invert(self, output: Array) -> npt.NDArray[np.float32]:
-        """Return the float32 value in the task's unit, from a model's output: ``output * std + mean``."""
+        """Return the float32 value in the task's unit, from a model's output: ``output * std + mean``.
+
+        Of a mixture's outputs the means are taken there, and ``log(std)`` is added to the logarithms of the scales.
+        """
+        if self.components and output.ndim == 2:
+            logits, means, log_scales = np.split(output.astype(np.float32), 3, axis=1)
+            moved = means * self.std[0] + self.mean[0], log_scales + math.log(self.std[0])
+            return np.concatenate([logits, *moved], axis=1).astype(np.float32)
         mean, std = (_over_axis_1(values, output) for values in (self.mean, self.std))
         return (output.astype(np.float32) * std + mean).astype(np.float32)
 
@@ -125,7 +143,8 @@ class DataLayout:
         targets: task name -> its column, array, or columns; a task that is not named uses its own name.
         classes: task name -> its class names, in label order, where they are known.
         colour: ``"greyscale"`` or ``"rgb"`` for image files, else ``""``.
-        labels: name of the labels CSV of an image folder; ``""`` for a folder a class.
+        labels: name of the labels CSV of a folder of images or sounds; ``""`` for a folder a class.
+        seconds: length of a sound; 0 for other inputs.
     """
 
     columns: tuple[str, ...] = ()
@@ -133,6 +152,7 @@ class DataLayout:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     colour: str = ""
     labels: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -151,12 +171,19 @@ class Preprocessing:
     targets: Mapping[str, StandardiseTarget] = field(default_factory=dict)
     layout: DataLayout = field(default_factory=DataLayout)
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are; 0 where the input is no text."""
+        return next((step.vocabulary for step in self.steps if isinstance(step, Tokenise)), 0)
+
     def apply(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the inputs as the model takes them, from raw ``[n, ...]`` arrays of any real dtype."""
         return {name: self.apply_array(x) if name == self.input else x for name, x in inputs.items()}
 
     def apply_array(self, x: Array) -> Array:
-        """Return the preprocessed input; int64 stays as it is when there is no step."""
+        """Return the preprocessed input; texts become ids, and int64 stays as it is when there is no step."""
+        if self.steps and isinstance(self.steps[0], Tokenise):
+            return self.steps[0].apply(x)
         if not self.steps and x.dtype == np.int64:
             return x
         x = x.astype(np.float32)
@@ -183,11 +210,16 @@ class Preprocessing:
         return {
             "input": self.input,
             "steps": [
-                {"step": step.kind, **{key: _plain(value) for key, value in asdict(step).items()}}
+                {"step": step.kind, **{f.name: _plain(getattr(step, f.name)) for f in fields(step) if f.init}}
                 for step in self.steps
             ],
             "targets": {
-                task: {"mean": list(step.mean), "std": list(step.std)} for task, step in self.targets.items()
+                task: {
+                    "mean": list(step.mean),
+                    "std": list(step.std),
+                    **({"components": step.components} if step.components else {}),
+                }
+                for task, step in self.targets.items()
             },
             "layout": {
                 "columns": list(self.layout.columns),
@@ -195,6 +227,7 @@ class Preprocessing:
                 "classes": {task: list(names) for task, names in self.layout.classes.items()},
                 "colour": self.layout.colour,
                 "labels": self.layout.labels,
+                **({"seconds": self.layout.seconds} if self.layout.seconds else {}),
             },
         }
 
@@ -211,7 +244,9 @@ class Preprocessing:
                 input=str(document["input"]),
                 steps=tuple(_step_from_json(entry) for entry in document["steps"]),
                 targets={
-                    task: StandardiseTarget(mean=_floats(entry["mean"]), std=_floats(entry["std"]))
+                    task: StandardiseTarget(
+                        _floats(entry["mean"]), _floats(entry["std"]), int(entry.get("components", 0))
+                    )
                     for task, entry in document["targets"].items()
                 },
                 layout=DataLayout(
@@ -223,6 +258,7 @@ class Preprocessing:
                     classes={task: tuple(names) for task, names in layout["classes"].items()},
                     colour=str(layout["colour"]),
                     labels=str(layout["labels"]),
+                    seconds=float(layout.get("seconds", 0.0)),
                 ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -241,11 +277,11 @@ def _floats(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _step_from_json(entry: Mapping[str, Any]) -> Step:
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    kind = fields.pop("step")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    kind = values.pop("step")
     if kind not in _STEPS:
         raise DataError(
             f"preprocessing holds an unknown step {kind!r}, expected one of {', '.join(_STEPS)}: "
             "it was written by a newer version; use that version, or export the model again."
         )
-    return _STEPS[kind](**fields)
+    return _STEPS[kind](**values)

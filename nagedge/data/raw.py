@@ -12,7 +12,8 @@ import numpy.typing as npt
 from nagedge.data.cleaning import CleaningReport, Finding, drop_rows
 from nagedge.errors import DataError
 from nagedge.specs import TaskSpec
-from nagedge.tasks import check_targets, target_spec
+from nagedge.tasks import TASK_KINDS, check_targets, target_spec
+from nagedge.tasks.kind import allows_missing
 from nagedge.tasks.losses import ignored_label
 
 __all__ = ["RawExamples", "clean", "fitted_target", "row_names"]
@@ -49,7 +50,14 @@ def row_names(count: int) -> tuple[str, ...]:
 
 
 def clean(
-    raw: RawExamples, tasks: Sequence[TaskSpec], *, missing: str | float, bad_rows: str, remedy: str
+    raw: RawExamples,
+    tasks: Sequence[TaskSpec],
+    *,
+    missing: str | float,
+    bad_rows: str,
+    remedy: str,
+    duplicates: str = "keep",
+    allow_none: bool = False,
 ) -> tuple[RawExamples, CleaningReport]:
     """Return the usable rows, targets in the dtype and shape of their task, and what became of the others.
 
@@ -59,6 +67,8 @@ def clean(
         missing: ``"error"``, ``"drop"``; with ``"mean"`` or a number missing inputs stay, as NaN.
         bad_rows: ``"error"`` or ``"drop"``.
         remedy: ends the text of an error about a row.
+        allow_none: whether no usable row is fine: the rows are a piece of a source.
+        duplicates: ``"keep"``, or ``"drop"`` for rows with the input and the targets of one before.
 
     Raises:
         DataError: as :func:`nagedge.data.cleaning.drop_rows`, and for a source without rows.
@@ -69,6 +79,8 @@ def clean(
     for task in tasks:
         findings += _target_findings(task, raw.targets[task.name])
     findings += _weight_findings(raw.sample_weight)
+    if duplicates == "drop":
+        findings.append(_duplicates(raw))
     keep, report = drop_rows(
         findings,
         source=raw.source,
@@ -76,6 +88,7 @@ def clean(
         missing=str(missing),
         bad_rows=bad_rows,
         remedy=remedy,
+        allow_none=allow_none,
     )
     targets = {task.name: _as_task_dtype(task, raw.targets[task.name][keep], raw.source) for task in tasks}
     kept = RawExamples(
@@ -141,6 +154,25 @@ def _input_findings(raw: RawExamples, *, keep_missing: bool) -> list[Finding]:
     return findings
 
 
+def _duplicates(raw: RawExamples) -> Finding:
+    """Return the rows whose input and targets are those of an earlier row, bit by bit."""
+    first: dict[tuple[bytes, ...], int] = {}
+    earlier = np.full(len(raw.names), -1)
+    for row in range(len(raw.names)):
+        value = raw.input[row]
+        key = str(value).encode() if raw.input.dtype.kind == "O" else value.tobytes()
+        earlier[row] = first.setdefault(
+            (key, *(target[row].tobytes() for target in raw.targets.values())), row
+        )
+    return Finding(
+        "duplicate",
+        earlier != np.arange(len(earlier)),
+        lambda row: f"the values of {raw.names[earlier[row]]}",
+        "a row of its own",
+        harmless=True,
+    )
+
+
 def _any_in_row(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(mask.any(axis=1), dtype=np.bool_)
 
@@ -157,13 +189,14 @@ def _target_findings(task: TaskSpec, values: Array) -> list[Finding]:
         return Finding(f"{name} {what}", _any_in_row(wrong), got(wrong), expected)
 
     missing = np.isnan(flat)
-    findings = [finding("is missing", missing, "a value in every row")]
+    findings = [] if allows_missing(task) else [finding("is missing", missing, "a value in every row")]
     present = np.where(missing, 0.0, flat)
-    if task.kind == "classification":
+    answers = TASK_KINDS[task.kind].answers
+    if answers == "labels":
         labels = f"a whole number from 0 to {task.size - 1}"
         outside = (present < 0) | (present >= task.size) | (present != np.floor(present))
         findings.append(finding("is out of range", outside & (present != ignored_label(task)), labels))
-    elif task.kind in ("binary", "multilabel"):
+    elif answers == "probabilities":
         findings.append(finding("is out of range", (present < 0) | (present > 1), "a number from 0 to 1"))
     else:
         limit = np.finfo(np.float32).max
@@ -179,6 +212,9 @@ def _weight_findings(weights: Array | None) -> list[Finding]:
 
 
 def _as_task_dtype(task: TaskSpec, values: Array, source: str) -> Array:
-    target = values.astype(target_spec(task).dtype)
+    spec = target_spec(task)
+    if spec.dtype == "int64":
+        values = np.where(np.isnan(values), ignored_label(task), values)
+    target = values.astype(spec.dtype)
     check_targets(task, target, source)
     return target

@@ -18,7 +18,7 @@ from nagedge.data.raw import RawExamples, fitted_target, row_names
 from nagedge.errors import DataError, nearest_name
 from nagedge.specs import TaskSpec
 
-__all__ = ["TABLE_SUFFIXES", "Columns", "read_columns", "read_table", "table_targets"]
+__all__ = ["TABLE_SUFFIXES", "Columns", "read_columns", "read_table", "read_text", "table_targets"]
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 NULLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
@@ -168,6 +168,44 @@ def read_table(
         names=table.names,
         columns=tuple(columns),
         findings=tuple(table.findings),
+    )
+
+
+def read_text(
+    path: Path,
+    tasks: Sequence[TaskSpec],
+    *,
+    column: str,
+    targets: Mapping[str, str | Sequence[str]] | None = None,
+    classes: Mapping[str, Sequence[str]] | None = None,
+    sample_weight: str | None = None,
+    weight_is_optional: bool = False,
+) -> RawExamples:
+    """Read the rows of a CSV or Parquet file with a column of text; the input is an array of texts ``[n]``.
+
+    An empty text is a missing input value. For the other arguments and errors see :func:`read_table`.
+    """
+    mapping = {task.name: (targets or {}).get(task.name, task.name) for task in tasks}
+    weight = [] if sample_weight is None else [sample_weight]
+    required = [column, *_flat(mapping), *([] if weight_is_optional else weight)]
+    table = read_columns(path, required, optional=weight)
+    texts = [text or "" for text in table.text(column)]
+    empty = np.array([not text.strip() for text in texts], dtype=np.bool_)
+    raw_targets = table_targets(table, tasks, mapping, classes or {})
+    missing = Finding(
+        "missing input value",
+        empty,
+        lambda row: f"an empty text in column {column!r}",
+        "a text",
+        missing_input=True,
+    )
+    return RawExamples(
+        source=table.source,
+        input=np.array(texts, dtype=object),
+        targets=raw_targets,
+        sample_weight=table.numbers(weight[0]) if weight and weight[0] in table.columns else None,
+        names=table.names,
+        findings=(missing, *table.findings),
     )
 
 

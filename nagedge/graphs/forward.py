@@ -31,6 +31,7 @@ from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import FORWARD, whole_interpolations
 from nagedge.graphs.example import call_arguments, input_specs, run_example
 from nagedge.specs import TaskSpec, TensorSpec
+from nagedge.tasks import TASK_KINDS
 
 __all__ = ["FixedBatchError", "ForwardGraph", "check_state", "trace", "trace_forward"]
 
@@ -265,11 +266,13 @@ def _by_task(result: object, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:
                 f"the model's output for task {task.name!r} is {type(value).__name__}, not a tensor."
             )
         shape = tuple(value.shape[1:])
-        allowed = {(task.size,)} | ({()} if task.size == 1 else set())
+        expected = TASK_KINDS[task.kind].output_shape(task)
+        allowed = {expected} | ({()} if expected == (1,) else set())
         if value.dim() == 0 or shape not in allowed:
             raise ConfigurationError(
                 f"the model's output for task {task.name!r} has shape (batch, {', '.join(map(str, shape))}), but a "
-                f"{task.kind} task of size {task.size} needs (batch, {task.size}): change the head or the task's size."
+                f"{task.kind} task of size {task.size} needs (batch, {', '.join(map(str, expected))}): change the head"
+                " or the task's size."
             )
         chosen[task.name] = value
     return chosen

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from nagedge.errors import ConfigurationError
 from nagedge.models.cnn import cnn_trunk
 from nagedge.models.config import ModelConfig
+from nagedge.models.ds_cnn import ds_cnn_trunk
 from nagedge.models.external import load_factory, timm_trunk
 from nagedge.models.mlp import mlp_trunk
-from nagedge.models.multitask import MultiTaskModel
+from nagedge.models.multitask import MeanOverPlaces, MultiTaskModel
+from nagedge.models.tokens import TokenTrunk
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
 
-__all__ = ["ModelConfig", "MultiTaskModel", "build_model", "load_factory"]
+__all__ = ["ModelConfig", "MultiTaskModel", "build_model", "load_factory", "with_vocabulary"]
 
 
 def build_model(
@@ -38,32 +40,72 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        trunk = _trunk(model, input_spec)
+        ranks = {TASK_KINDS[task.kind].features for task in tasks}
+        trunk = _trunk(model, input_spec, pooled=ranks <= {2})
         output = _probe(trunk, model, input_spec)
         if isinstance(output, Mapping):
             return _whole_model(trunk, output, model, tasks)
-        if not isinstance(output, Tensor) or output.dim() != 2:
+        if not isinstance(output, Tensor) or output.dim() not in {2, *ranks}:
             shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ConfigurationError(
-                f"model trunk {model.trunk!r} gives {shape} for a batch of 2, expected features [2, features] or"
-                " a dict of task outputs. Pool and flatten at its end."
+                f"model trunk {model.trunk!r} gives {shape} for a batch of 2, expected features {_FEATURES[max(ranks)]}"
+                " or a dict of task outputs. " + _REMEDY[max(ranks)]
             )
-        heads = {task.name: TASK_KINDS[task.kind].head(output.shape[1], task) for task in tasks}
+        heads = {task.name: _head(task, output, model) for task in tasks}
         return MultiTaskModel(trunk, heads).train()
 
 
-def _trunk(model: ModelConfig, input_spec: TensorSpec) -> nn.Module:
+_FEATURES = {2: "[2, features]", 3: "[2, steps, features]", 4: "[2, features, height, width]"}
+_REMEDY = {
+    2: "Pool and flatten at its end.",
+    3: "Choose trunk 'tokens', or one of your own that keeps the steps.",
+    4: "Choose trunk 'cnn', or one of your own that does not pool its map.",
+}
+
+
+def _head(task: TaskSpec, features: Tensor, model: ModelConfig) -> nn.Module:
+    kind = TASK_KINDS[task.kind]
+    channels = features.shape[2] if features.dim() == 3 else features.shape[1]
+    head = kind.head(channels, task)
+    if kind.features == features.dim():
+        return head
+    if kind.features == 2:
+        return nn.Sequential(MeanOverPlaces(), head)
+    raise ConfigurationError(
+        f"task {task.name!r}: a {task.kind} task needs features {_FEATURES[kind.features]}, but model trunk"
+        f" {model.trunk!r} gives {list(features.shape)} for a batch of 2. {_REMEDY[kind.features]}"
+    )
+
+
+def with_vocabulary(model: ModelConfig, vocabulary: int) -> ModelConfig:
+    """Return the table with the number of token ids that the data has, where it names none itself."""
+    if model.trunk != "tokens" or model.vocabulary or not vocabulary:
+        return model
+    return model.model_copy(update={"vocabulary": vocabulary})
+
+
+def _trunk(model: ModelConfig, input_spec: TensorSpec, *, pooled: bool) -> nn.Module:
     sizes = [size for size in input_spec.shape[1:] if isinstance(size, int)]
     if model.trunk == "mlp":
         return mlp_trunk(math.prod(sizes), model.hidden, model.dropout)
-    if model.trunk == "cnn" or model.trunk.startswith("timm:"):
+    if model.trunk == "tokens":
+        if len(sizes) != 1 or input_spec.dtype != "int64" or model.vocabulary < 2:
+            raise ConfigurationError(
+                f"model trunk 'tokens' takes int64 token ids [batch, steps] and model.vocabulary >= 2, but input"
+                f" {_described(input_spec)} and vocabulary is {model.vocabulary}. Use data.dtype 'int64', or trunk"
+                " 'mlp'."
+            )
+        return TokenTrunk(model.vocabulary, model.channels, model.dropout, pooled=pooled)
+    if model.trunk in ("cnn", "ds_cnn") or model.trunk.startswith("timm:"):
         if len(sizes) != 3 or input_spec.dtype != "float32":
             raise ConfigurationError(
                 f"model trunk {model.trunk!r} takes float32 images [batch, channels, height, width], input"
                 f" {_described(input_spec)}. Use trunk 'mlp', or a module of your own."
             )
+        if model.trunk == "ds_cnn":
+            return ds_cnn_trunk(sizes[0], model.channels, model.dropout)
         if model.trunk == "cnn":
-            return cnn_trunk(sizes[0], model.channels, model.dropout)
+            return cnn_trunk(sizes[0], model.channels, model.dropout, pooled=pooled)
         name = model.trunk.removeprefix("timm:")
         return timm_trunk(name, sizes[0], pretrained=model.pretrained, options=model.options)
     return load_factory(model.trunk, model.options)
@@ -93,13 +135,14 @@ def _whole_model(
 ) -> nn.Module:
     for task in tasks:
         value = output.get(task.name)
+        shape = TASK_KINDS[task.kind].output_shape(task)
         fits = isinstance(value, Tensor) and (
-            value.shape == (2, task.size) or (task.size == 1 and value.shape == (2,))
+            tuple(value.shape) == (2, *shape) or (shape == (1,) and value.shape == (2,))
         )
         if not fits:
             got = list(value.shape) if isinstance(value, Tensor) else "nothing"
             raise ConfigurationError(
                 f"model {model.trunk!r} gives {got} for task {task.name!r} and a batch of 2, expected"
-                f" [2, {task.size}]; its entries are {', '.join(map(str, output))}. Return one entry a task."
+                f" {[2, *shape]}; its entries are {', '.join(map(str, output))}. Return one entry a task."
             )
     return module.train()

@@ -8,7 +8,7 @@ from nagedge.errors import nearest_name
 
 __all__ = ["ModelConfig"]
 
-_OWN_TRUNKS = ("cnn", "mlp")
+_OWN_TRUNKS = ("cnn", "ds_cnn", "mlp", "tokens")
 
 
 class ModelConfig(BaseModel):
@@ -18,20 +18,30 @@ class ModelConfig(BaseModel):
 
     trunk: str = Field(
         default="cnn",
-        description="'cnn' (small convolutional net with BatchNorm), 'mlp', 'timm:NAME' (a timm backbone) or "
-        "'package.module:factory' (your own: called with the options, it returns a module that gives "
-        "[batch, features], or a dict of all task outputs).",
+        description="'cnn' (small convolutional net with BatchNorm), 'ds_cnn' (of sound), 'mlp', 'tokens' (of text), "
+        "'timm:NAME' (a timm backbone) or 'package.module:factory' (your own: called with the options, it returns a "
+        "module that gives [batch, features], or a dict of all task outputs).",
     )
     channels: list[int] = Field(
         default=[16, 32, 64],
         min_length=1,
-        description="'cnn': output channels of each 3x3 convolution; between two of them the size is halved.",
+        description="'cnn': output channels of each 3x3 convolution; between two of them the size is halved. "
+        "'ds_cnn': of its first convolution, then of each depthwise-separable block. 'tokens': width of the embedding, "
+        "then of each convolution over three steps.",
+    )
+    vocabulary: int = Field(
+        default=0,
+        ge=0,
+        description="'tokens': ids are 0 (padding) .. vocabulary - 1; left out for source 'text'.",
     )
     hidden: list[int] = Field(
         default=[128, 64], min_length=1, description="'mlp': the width of each hidden layer."
     )
     dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="'cnn' and 'mlp': dropout before the heads, in training only."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="'cnn', 'ds_cnn', 'mlp', 'tokens': dropout before the heads, in training only.",
     )
     pretrained: bool = Field(
         default=False, description="'timm:NAME': start from timm's weights (downloaded)."
@@ -52,11 +62,12 @@ class ModelConfig(BaseModel):
         family = "timm" if self.trunk.startswith("timm:") else "factory" if ":" in self.trunk else self.trunk
         if family not in ("timm", "factory", *_OWN_TRUNKS):
             raise ValueError(
-                f"unknown trunk {self.trunk!r}, expected cnn, mlp, timm:NAME or package.module:factory."
+                f"unknown trunk {self.trunk!r}, expected cnn, ds_cnn, mlp, tokens, timm:NAME or package.module:factory."
                 + nearest_name(self.trunk, _OWN_TRUNKS)
             )
         meant_for = {
-            "channels": ("cnn",), "hidden": ("mlp",), "dropout": ("cnn", "mlp"),
+            "channels": ("cnn", "ds_cnn", "tokens"), "hidden": ("mlp",), "dropout": ("cnn", "ds_cnn", "mlp", "tokens"),
+            "vocabulary": ("tokens",),
             "pretrained": ("timm",), "options": ("timm", "factory"),
         }  # fmt: skip
         for key, families in meant_for.items():

@@ -33,7 +33,7 @@ def _random_input(entry: InputEntry, size: int, rng: np.random.Generator) -> Arr
 
 def _random_target(task: TaskEntry, size: int, rng: np.random.Generator) -> Array:
     shape = (size, *[int(n) for n in task.target.shape[1:]])
-    if task.kind == "classification":
+    if task.target.dtype == "int64":  # labels
         return rng.integers(0, task.size, shape)
     if task.kind in ("binary", "multilabel"):
         return (rng.random(shape) < 0.5).astype(np.float32)

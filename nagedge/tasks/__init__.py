@@ -7,22 +7,58 @@ A new kind is one module with a ``KIND`` and one entry in :data:`TASK_KINDS` (an
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nagedge.errors import ConfigurationError, nearest_name
-from nagedge.specs import LossSpec, TaskSpec, TensorSpec
-from nagedge.tasks import binary, classification, multilabel, regression
-from nagedge.tasks.kind import Array, TaskKind
-from nagedge.tasks.losses import LOSSES, weighted_mean
+from nagedge.specs import MISSING, LossSpec, TaskSpec, TensorSpec
+from nagedge.tasks import (
+    binary,
+    classification,
+    embedding,
+    mixture,
+    multilabel,
+    ordinal,
+    quantile,
+    regression,
+    segmentation,
+    tagging,
+)
+from nagedge.tasks.kind import Array, TaskKind, allows_missing
+from nagedge.tasks.losses import LOSSES, weighted_mean, weighted_sums
 
-__all__ = ["TASK_KINDS", "TaskKind", "check_targets", "loss_spec", "target_spec", "task_loss", "total_loss"]
+__all__ = [
+    "TASK_KINDS",
+    "TaskKind",
+    "check_targets",
+    "has_labels",
+    "loss_spec",
+    "loss_sums",
+    "measure",
+    "target_spec",
+    "task_loss",
+    "total_loss",
+]
 
 TASK_KINDS: Mapping[str, TaskKind] = {
-    kind.name: kind for kind in (classification.KIND, binary.KIND, multilabel.KIND, regression.KIND)
+    module.KIND.name: module.KIND
+    for module in (
+        classification,
+        binary,
+        multilabel,
+        regression,
+        ordinal,
+        quantile,
+        mixture,
+        segmentation,
+        tagging,
+        embedding,
+    )
 }
 """The task kinds by name."""
 
@@ -52,11 +88,11 @@ def loss_spec(task: TaskSpec) -> LossSpec:
             f"{', '.join(kind.losses)}." + nearest_name(spec.name, kind.losses)
         )
     plain = LossSpec(spec.name)
-    options = {"label_smoothing": "cross_entropy", "ignore_index": "cross_entropy", "delta": "huber"}
-    for option, owner in options.items():
-        if spec.name != owner and getattr(spec, option) != getattr(plain, option):
+    for option, owners in _OPTIONS.items():
+        if spec.name not in owners and getattr(spec, option) != getattr(plain, option):
             raise ConfigurationError(
-                f"task {task.name!r}: {option} is an option of {owner}, not of {spec.name}. Leave it out."
+                f"task {task.name!r}: {option} is an option of {' and '.join(owners)}, not of {spec.name}."
+                " Leave it out."
             )
     if not 0 <= spec.label_smoothing <= 1:
         raise ConfigurationError(
@@ -65,7 +101,27 @@ def loss_spec(task: TaskSpec) -> LossSpec:
     if not (math.isfinite(spec.delta) and spec.delta > 0):
         raise ConfigurationError(f"task {task.name!r}: delta is {spec.delta}, expected a finite number > 0.")
     _check_class_weights(task, spec)
+    _check_quantiles(task, spec)
     return spec
+
+
+_OPTIONS = {
+    "label_smoothing": ("cross_entropy",),
+    "ignore_index": ("cross_entropy", "cumulative"),
+    "delta": ("huber",),
+    "quantiles": ("pinball",),
+}
+
+
+def _check_quantiles(task: TaskSpec, spec: LossSpec) -> None:
+    if spec.quantiles is None:
+        return
+    rising = all(low < high for low, high in itertools.pairwise(spec.quantiles))
+    if len(spec.quantiles) != task.size or not rising or not all(0 < level < 1 for level in spec.quantiles):
+        raise ConfigurationError(
+            f"task {task.name!r}: quantiles are {list(spec.quantiles)}, expected {task.size} rising numbers between 0"
+            " and 1, as many as its size."
+        )
 
 
 def _check_class_weights(task: TaskSpec, spec: LossSpec) -> None:
@@ -94,20 +150,68 @@ def task_loss(task: TaskSpec, output: Tensor, target: Tensor, sample_weight: Ten
 
     Args:
         task: what to compute.
-        output: ``[batch, size]``; ``[batch]`` too for size 1. Floating; the loss has its dtype.
+        output: ``[batch, ...]`` as the kind's head gives it; ``[batch]`` too for size 1. Floating; the loss has its
+            dtype.
         target: as :func:`target_spec` says; ``[batch]`` and ``[batch, 1]`` are the same.
         sample_weight: ``[batch]``, >= 0, or ``None`` for ones.
 
     Raises:
         ConfigurationError: the task's loss or one of its options is wrong.
     """
+    return weighted_mean(*_sample_losses(task, output, target), sample_weight)
+
+
+def loss_sums(
+    task: TaskSpec, output: Tensor, target: Tensor, sample_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return numerator and denominator of :func:`task_loss`, for batches that several processes share."""
+    return weighted_sums(*_sample_losses(task, output, target), sample_weight)
+
+
+def _sample_losses(task: TaskSpec, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
     spec = loss_spec(task)
     output = output.unsqueeze(1) if output.dim() == 1 else output
-    if task.kind == "classification":
-        target = target.squeeze(1) if target.dim() == 2 else target
+    if TASK_KINDS[task.kind].answers == "labels":
+        single = task.kind in ("classification", "ordinal", "embedding") and target.dim() == 2
+        target = target.squeeze(1) if single else target
     else:
         target = (target.unsqueeze(1) if target.dim() == 1 else target).to(output.dtype)
-    return weighted_mean(*LOSSES[spec.name](spec, output, target), sample_weight)
+    if task.kind == "embedding":
+        output = output[:, task.shape[0] :]
+    return LOSSES[spec.name](spec, output, target)
+
+
+def has_labels(task: TaskSpec, target: Tensor, sample_weight: Tensor | None = None) -> Tensor | bool:
+    """Return whether any sample of a batch has a label and a weight for the task: ``True``, or a bool scalar.
+
+    Args:
+        task: whose labels.
+        target: as for :func:`task_loss`.
+        sample_weight: ``[batch]``, >= 0, or ``None`` for ones.
+    """
+    spec = loss_spec(task)
+    if TASK_KINDS[task.kind].answers == "labels":
+        labelled = target != spec.ignore_index
+    elif spec.missing:
+        labelled = target > MISSING
+    else:
+        return True if sample_weight is None else (sample_weight > 0).any()
+    labelled = labelled.reshape(len(target), -1).any(1)
+    return (labelled if sample_weight is None else labelled & (sample_weight > 0)).any()
+
+
+def measure(task: TaskSpec, output: Array, target: Array) -> dict[str, float]:
+    """Return the task's figures, in the units of the arrays; empty when no sample has a label.
+
+    Args:
+        task: what to measure.
+        output: ``[n, ...]`` as the head gives it. target: ``[n, ...]``.
+    """
+    if allows_missing(task) and TASK_KINDS[task.kind].answers != "labels":
+        target = np.where(target > MISSING, target, np.nan)
+        if np.isnan(target).all():
+            return {}
+    return TASK_KINDS[task.kind].metrics(output, target, task)
 
 
 def total_loss(

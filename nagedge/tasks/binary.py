@@ -27,6 +27,7 @@ def check_targets(task: TaskSpec, targets: Array, where: str) -> None:
 
 KIND = TaskKind(
     name="binary",
+    answers="probabilities",
     losses=("bce_with_logits",),
     default_loss="bce_with_logits",
     target_spec=target_spec,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from nagedge.errors import DataError
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
-from nagedge.tasks.kind import Array, TaskKind, check_shape, linear_head
+from nagedge.tasks.kind import Array, TaskKind, check_labels, check_shape, linear_head
 from nagedge.tasks.losses import ignored_label
 
 __all__ = ["KIND"]
@@ -28,23 +25,12 @@ def metrics(output: Array, target: Array, task: TaskSpec) -> dict[str, float]:
 def check_targets(task: TaskSpec, targets: Array, where: str) -> None:
     """Refuse labels that are not integers ``[n]`` in 0 .. size-1 (the loss's ``ignore_index`` is allowed)."""
     check_shape(task, targets, where, row=())
-    if targets.dtype.kind not in "iu":
-        raise DataError(
-            f"{where}: labels of classification task {task.name!r} have dtype {targets.dtype}, expected integers"
-            f" 0 .. {task.size - 1}. Encode the classes as integers."
-        )
-    labels = targets.reshape(-1).astype(np.int64)
-    bad = ((labels < 0) | (labels >= task.size)) & (labels != ignored_label(task))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DataError(
-            f"{where}: label {labels[row]} of task {task.name!r} in row {row} is out of range ({int(bad.sum())} such"
-            f" rows), expected 0 .. {task.size - 1}. Correct the labels, or raise the task's size."
-        )
+    check_labels(task, targets, where)
 
 
 KIND = TaskKind(
     name="classification",
+    answers="labels",
     losses=("cross_entropy",),
     default_loss="cross_entropy",
     target_spec=target_spec,

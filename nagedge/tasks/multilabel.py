@@ -19,9 +19,12 @@ def target_spec(task: TaskSpec) -> TensorSpec:
 def label_metrics(output: Array, target: Array) -> dict[str, float]:
     """Return ``accuracy`` and micro-averaged ``f1`` over all labels, deciding at logit 0 and target 0.5.
 
-    F1 is 1 when there is nothing to find and nothing was found.
+    F1 is 1 when there is nothing to find and nothing was found. Without any label there are no figures.
     """
-    said, true = output > 0, target > 0.5
+    known = ~np.isnan(target)
+    said, true = output[known] > 0, target[known] > 0.5
+    if not known.any():
+        return {}
     hits, errors = float((said & true).sum()), float((said != true).sum())
     return {
         "accuracy": float((said == true).mean()),
@@ -55,6 +58,7 @@ def check_targets(task: TaskSpec, targets: Array, where: str) -> None:
 
 KIND = TaskKind(
     name="multilabel",
+    answers="probabilities",
     losses=("bce_with_logits",),
     default_loss="bce_with_logits",
     target_spec=target_spec,

@@ -21,6 +21,15 @@ class Batch:
     targets: dict[str, Tensor]
     sample_weight: Tensor | None
 
+    def take(self, rows: Tensor) -> Batch:
+        """Return the examples at ``rows``, int64 ``[m]``, in that order."""
+        weight = self.sample_weight
+        return Batch(
+            self.x.index_select(0, rows),
+            {name: target.index_select(0, rows) for name, target in self.targets.items()},
+            None if weight is None else weight.index_select(0, rows),
+        )
+
 
 @dataclass(frozen=True)
 class DeviceExamples:
@@ -49,12 +58,7 @@ class DeviceExamples:
 
     def batch(self, rows: Tensor) -> Batch:
         """Return the examples at ``rows``, int64 ``[batch]`` on the same device, in that order."""
-        weight = self.sample_weight
-        return Batch(
-            x=self.x.index_select(0, rows),
-            targets={name: target.index_select(0, rows) for name, target in self.targets.items()},
-            sample_weight=None if weight is None else weight.index_select(0, rows),
-        )
+        return Batch(self.x, self.targets, self.sample_weight).take(rows)
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:

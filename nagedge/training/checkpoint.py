@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from nagedge.data.preprocessing import Preprocessing
 from nagedge.errors import BundleError, NagEdgeError
 from nagedge.files import make_folder, write_file
-from nagedge.models import build_model
+from nagedge.models import build_model, with_vocabulary
 from nagedge.specs import TaskSpec, TensorSpec
+from nagedge.training.balancing import BalancerState
 from nagedge.training.events import EpochFinished
 from nagedge.training.run import Run, parse_run
 
@@ -34,8 +35,8 @@ __all__ = ["CHECKPOINT_FILE", "Checkpoint", "TrainingState", "write_checkpoint"]
 
 CHECKPOINT_FILE = "checkpoint.json"
 _FORMAT, _VERSION = "nagedge-checkpoint", 1
-_TENSOR_FILE = re.compile(r"(params|momentum)-([0-9a-f]{16})\.safetensors")
-_UNFINISHED = re.compile(r"\.(params-|momentum-|checkpoint\.json).*\.part")
+_TENSOR_FILE = re.compile(r"(params|momentum|balancer)-([0-9a-f]{16})\.safetensors")
+_UNFINISHED = re.compile(r"\.(params-|momentum-|balancer-|checkpoint\.json).*\.part")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class TrainingState:
         step: steps done.
         steps: steps of the whole run.
         history: one record an epoch done.
-        loss_sums: sums of the losses over the steps done in an unfinished epoch.
+        loss_sums: sums over the steps done in an unfinished epoch: total loss, losses, weights, steps with labels.
+        balancer: what of the balancer's state is no tensor.
+        optimizer: of restarts and of the guard against NaN.
         test: task name -> metric name -> value on the test examples, once all steps are done.
     """
 
@@ -56,6 +59,8 @@ class TrainingState:
     steps: int
     history: tuple[EpochFinished, ...] = ()
     loss_sums: tuple[float, ...] = ()
+    balancer: dict[str, str] = dataclasses.field(default_factory=dict)
+    optimizer: dict[str, float] = dataclasses.field(default_factory=dict)
     test: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
 
@@ -69,7 +74,7 @@ class Checkpoint:
         input: the model's input.
         preprocessing: from raw data to the model's input, and from its outputs to the tasks' units.
         state: how far the run is, with the history of losses and metrics.
-        files: ``"params"`` and ``"momentum"`` -> file name in the folder.
+        files: ``"params"``, ``"momentum"`` and, where it has a state, ``"balancer"`` -> file name in the folder.
     """
 
     path: Path
@@ -104,9 +109,9 @@ class Checkpoint:
         path = Path(path)
         document = _read_document(path)
         try:
-            files = {
-                kind: _checked_file(path, kind, document["files"][kind]) for kind in ("params", "momentum")
-            }
+            named = document["files"]
+            kinds = ("params", "momentum", *(["balancer"] if "balancer" in named else []))
+            files = {kind: _checked_file(path, kind, named[kind]) for kind in kinds}
             spec, state = document["input"], document["state"]
             return cls(
                 path=path,
@@ -118,6 +123,8 @@ class Checkpoint:
                     steps=int(state["steps"]),
                     history=tuple(EpochFinished(**record) for record in state["history"]),
                     loss_sums=tuple(float(value) for value in state["loss_sums"]),
+                    balancer={str(key): str(value) for key, value in state.get("balancer", {}).items()},
+                    optimizer={str(key): float(value) for key, value in state.get("optimizer", {}).items()},
                     test=state["test"],
                 ),
                 files=files,
@@ -139,6 +146,29 @@ class Checkpoint:
         """Return the momentum buffers by parameter name, each of its parameter's shape; zeros before step 1."""
         return safetensors.numpy.load(self._read("momentum"))
 
+    def balancer(self) -> BalancerState:
+        """Return the state of the balancer; empty for methods that have none."""
+        if "balancer" not in self.files:
+            return BalancerState({}, self.state.balancer)
+        return BalancerState(safetensors.torch.load(self._read("balancer")), self.state.balancer)
+
+    def exported_tasks(self) -> tuple[TaskSpec, ...]:
+        """Return the tasks with the weights that balancing ended with, as an exported step uses them.
+
+        They are the means over the last epoch; a method may have given a task a negative one, which becomes 0. Before
+        the first epoch is done, and with plain sums, they are those of the run file.
+        """
+        weights = self.state.history[-1].weights if self.state.history else {}
+        if self.run.balancing.method == "sum":
+            return self.tasks
+        return tuple(
+            TaskSpec(
+                task.name, task.kind, size=task.size, loss=task.loss, unit=task.unit, shape=task.shape,
+                weight=max(0.0, weights.get(task.name, task.weight)),
+            )
+            for task in self.tasks
+        )  # fmt: skip
+
     def build_model(self) -> nn.Module:
         """Return the model with the stored weights, in evaluation mode, on the CPU.
 
@@ -146,7 +176,9 @@ class Checkpoint:
             BundleError: the stored weights are not those of the model that the run describes.
             ConfigurationError: the model's own module cannot be imported.
         """
-        untrained = self.run.model.model_copy(update={"pretrained": False})
+        untrained = with_vocabulary(
+            self.run.model.model_copy(update={"pretrained": False}), self.preprocessing.vocabulary
+        )
         model = build_model(untrained, self.input, self.tasks, self.run.seed)
         try:
             model.load_state_dict(self.params())
@@ -228,6 +260,7 @@ def write_checkpoint(
     state: TrainingState,
     params: Mapping[str, Tensor],
     momentum: Mapping[str, Tensor],
+    balancer: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
     """Write a checkpoint in place of the one in ``path``, which stays valid until the new one is whole.
 
@@ -238,7 +271,8 @@ def write_checkpoint(
         make_folder(path)
         files = {
             kind: _write_tensors(path, kind, tensors)
-            for kind, tensors in (("params", params), ("momentum", momentum))
+            for kind, tensors in (("params", params), ("momentum", momentum), ("balancer", balancer))
+            if tensors or kind != "balancer"
         }
         document = {
             "format": _FORMAT,
@@ -264,10 +298,10 @@ def write_checkpoint(
     return Checkpoint(path, run, input_spec, preprocessing, state, names)
 
 
-def _write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, str | int]:
+def _write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor] | None) -> dict[str, str | int]:
     # clone: tied weights share memory, which the format refuses
     content = safetensors.torch.save(
-        {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        {name: t.detach().cpu().contiguous().clone() for name, t in (tensors or {}).items()}
     )
     sha256 = hashlib.sha256(content).hexdigest()
     name = f"{kind}-{sha256[:16]}.safetensors"

@@ -9,7 +9,7 @@ from torch import nn
 
 from nagedge.data.preprocessing import Preprocessing
 from nagedge.specs import TaskSpec
-from nagedge.tasks import TASK_KINDS, total_loss
+from nagedge.tasks import measure, total_loss
 from nagedge.training.batches import DeviceExamples
 
 __all__ = ["evaluate"]
@@ -49,8 +49,5 @@ def evaluate(
     true = preprocessing.invert_outputs(
         {name: value.cpu().numpy() for name, value in examples.targets.items()}
     )
-    metrics = {
-        task.name: TASK_KINDS[task.kind].metrics(predicted[task.name], true[task.name], task)
-        for task in tasks
-    }
+    metrics = {task.name: measure(task, predicted[task.name], true[task.name]) for task in tasks}
     return {"loss": total.item(), **{name: loss.item() for name, loss in losses.items()}}, metrics

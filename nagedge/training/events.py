@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "EpochFinished",
     "Event",
     "Progress",
+    "StepSkipped",
     "StepsDone",
     "TrainingFinished",
     "TrainingStarted",
@@ -51,6 +52,14 @@ class StepsDone:
 
 
 @dataclass(frozen=True)
+class StepSkipped:
+    """A step whose loss or gradient was not finite changed nothing; ``lr_factor`` now scales the learning rate."""
+
+    step: int
+    lr_factor: float
+
+
+@dataclass(frozen=True)
 class EpochFinished:
     """One pass over the training examples.
 
@@ -61,6 +70,9 @@ class EpochFinished:
         losses: mean training loss of each task and of their weighted sum, under ``"loss"``.
         validation_losses: the same on the validation examples; empty without any.
         validation: task name -> metric name -> value, in the tasks' units; empty without validation examples.
+        cosines: ``"first, second"`` -> cosine between the gradients of two tasks on the trunk's features, on up to 256
+            training examples after the epoch.
+        weights: mean weight that each task's loss had in effect, over the steps with labels for it.
         seconds: wall time of the epoch's steps, without validation; of this process when resumed within it.
     """
 
@@ -71,6 +83,8 @@ class EpochFinished:
     validation_losses: dict[str, float]
     validation: dict[str, dict[str, float]]
     seconds: float
+    weights: dict[str, float] = field(default_factory=dict)
+    cosines: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,5 +103,5 @@ class TrainingFinished:
     test: dict[str, dict[str, float]]
 
 
-Event = TrainingStarted | StepsDone | EpochFinished | CheckpointWritten | TrainingFinished
+Event = TrainingStarted | StepsDone | StepSkipped | EpochFinished | CheckpointWritten | TrainingFinished
 Progress = Callable[[Event], None]

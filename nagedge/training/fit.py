@@ -21,6 +21,7 @@ from nagedge.errors import ConfigurationError
 from nagedge.specs import TaskSpec
 from nagedge.training.batches import epoch_order
 from nagedge.training.checkpoint import CHECKPOINT_FILE, Checkpoint, TrainingState, write_checkpoint
+from nagedge.training.cosines import gradient_cosines
 from nagedge.training.divergence import check_losses, check_tensors, diverged
 from nagedge.training.evaluate import evaluate
 from nagedge.training.events import (
@@ -28,14 +29,17 @@ from nagedge.training.events import (
     EpochFinished,
     Progress,
     StepsDone,
+    StepSkipped,
     TrainingFinished,
     TrainingStarted,
 )
 from nagedge.training.run import Run, load_run
 from nagedge.training.step import Setup, set_up, training_step
+from nagedge.training.stepper import LARGEST_RUN_OF_SKIPS
 
-__all__ = ["train"]
+__all__ = ["make_fabric", "train"]
 
+COSINE_EXAMPLES = 256
 _REPORT_STEPS = 20
 """Losses are looked at, and reported, every so many steps: on a GPU each look waits for the device."""
 
@@ -76,14 +80,15 @@ def train(
     run = run if isinstance(run, Run) else load_run(run)
     path = Path(run.output if out is None else out).resolve()
     with _quiet_fabric():
-        fabric = _fabric(devices, accelerator, strategy)
+        fabric = make_fabric(devices, accelerator, strategy)
         fabric.launch(
             functools.partial(_fit, run=run, path=path, resume=resume, progress=progress, data=data)
         )
     return Checkpoint.load(path)
 
 
-def _fabric(devices: int | str, accelerator: str, strategy: str) -> Fabric:
+def make_fabric(devices: int | str, accelerator: str, strategy: str) -> Fabric:
+    """Return the devices and processes; raises ConfigurationError for what this machine does not have."""
     try:
         return Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
     except Exception as error:  # Fabric raises ValueError, TypeError, RuntimeError and classes of its own
@@ -145,28 +150,33 @@ def _finish_epoch(setup: Setup, state: TrainingState, report: Progress) -> Train
     """Do the steps from the present one to the end of its epoch, evaluate, write; return the new state."""
     epoch, first = divmod(state.step, setup.steps_per_epoch)
     order = epoch_order(len(setup.train), seed=setup.run.seed, epoch=epoch).to(setup.fabric.device)
-    sums = state.loss_sums or (0.0,) * (len(setup.tasks) + 1)
+    count = len(setup.tasks)
+    sums = state.loss_sums or (0.0,) * (3 * count + 1)
     pending: list[Tensor] = []
     started = time.perf_counter()
     setup.model.train()
     for i in range(first, setup.steps_per_epoch):
-        rows = order[i * setup.batch_size : (i + 1) * setup.batch_size]
-        pending.append(training_step(setup, epoch * setup.steps_per_epoch + i, rows))
+        chosen = order[i * setup.batch_size : (i + 1) * setup.batch_size]
+        skipped = setup.stepper.skipped
+        pending.append(training_step(setup, epoch * setup.steps_per_epoch + i, chosen))
+        if setup.stepper.skipped > skipped:
+            _report_skip(setup, epoch * setup.steps_per_epoch + i + 1, report, kept_step=state.step)
         done = epoch * setup.steps_per_epoch + i + 1
         last = i + 1 == setup.steps_per_epoch
         save = not last and bool(setup.run.checkpoint_steps) and done % setup.run.checkpoint_steps == 0
         if last or save or len(pending) == _REPORT_STEPS:
-            losses = _on_every_process(setup.fabric, torch.stack(pending))
+            rows = _on_every_process(setup.fabric, torch.stack(pending))
+            losses = [[*row[: count + 1], row[-1]] for row in rows]
             check_losses(
                 losses, setup.tasks, first_step=done - len(losses) + 1, kept_step=state.step, path=setup.path
             )
-            sums = _added(sums, losses)
+            sums = _added(sums, rows)
             report(StepsDone(done, setup.steps, epoch + 1, _named(setup.tasks, losses[-1])))
             pending = []
         if save:
             kept_step = state.step
             state = dataclasses.replace(state, step=done, loss_sums=sums)
-            _write(setup, state, report, kept_step=kept_step)
+            state = _write(setup, state, report, kept_step=kept_step)
     seconds = time.perf_counter() - started
     record, test = _measure(setup, epoch, sums, seconds=seconds)
     kept_step = state.step
@@ -175,9 +185,18 @@ def _finish_epoch(setup: Setup, state: TrainingState, report: Progress) -> Train
             what = f"the validation loss of task {task.name!r} is not finite after step {record.step}"
             raise diverged(what, kept_step=kept_step, path=setup.path)
     report(record)
-    state = TrainingState(record.step, state.steps, (*state.history, record), (), test)
-    _write(setup, state, report, kept_step=kept_step)
-    return state
+    state = TrainingState(record.step, state.steps, (*state.history, record), test=test)
+    return _write(setup, state, report, kept_step=kept_step)
+
+
+def _report_skip(setup: Setup, step: int, report: Progress, *, kept_step: int) -> None:
+    """Say that a step was skipped; stop when too many were, one after the other."""
+    report(StepSkipped(step, float(setup.stepper.state()["lr_factor"])))
+    if setup.stepper.skipped_in_a_row >= LARGEST_RUN_OF_SKIPS:
+        raise diverged(
+            f"no loss or gradient was finite in {LARGEST_RUN_OF_SKIPS} steps up to step {step}, which were skipped",
+            kept_step=kept_step, path=setup.path,
+        )  # fmt: skip
 
 
 def _on_every_process(fabric: Fabric, table: Tensor) -> list[list[float]]:
@@ -210,27 +229,41 @@ def _measure(
     validation_losses: dict[str, float] = {}
     validation: dict[str, dict[str, float]] = {}
     test: dict[str, dict[str, float]] = {}
+    cosines: dict[str, float] = {}
     if setup.fabric.is_global_zero:
+        if len(setup.tasks) > 1:
+            rows = torch.arange(min(COSINE_EXAMPLES, len(setup.train)), device=setup.fabric.device)
+            cosines = gradient_cosines(setup.module, setup.train.batch(rows), setup.tasks)
         if len(setup.validation):
             validation_losses, validation = evaluate(
                 setup.module, setup.validation, setup.tasks, setup.data.preprocessing
             )
         if done == setup.steps and len(setup.test):
             test = evaluate(setup.module, setup.test, setup.tasks, setup.data.preprocessing)[1]
+    count, names = len(setup.tasks), [task.name for task in setup.tasks]
+    labelled = sums[2 * count + 1 :]
     record = EpochFinished(
         epoch=epoch + 1,
         step=done,
         lr=float(setup.optimizer.param_groups[0]["lr"]),
-        losses=_named(setup.tasks, [value / setup.steps_per_epoch for value in sums]),
+        losses=_named(setup.tasks, [sums[0] / setup.steps_per_epoch, *_means(sums[1 : count + 1], labelled)]),
+        weights=dict(zip(names, _means(sums[count + 1 : 2 * count + 1], labelled), strict=True)),
         validation_losses=validation_losses,
         validation=validation,
         seconds=seconds,
+        cosines=cosines,
     )
     return record, test
 
 
-def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: int) -> None:
-    """Write the checkpoint from the first process; the others wait."""
+def _means(sums: Sequence[float], counts: Sequence[float]) -> list[float]:
+    return [total / count if count else 0.0 for total, count in zip(sums, counts, strict=True)]
+
+
+def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: int) -> TrainingState:
+    """Write the checkpoint from the first process while the others wait; return the state with the balancer's."""
+    balancer = setup.balancer.state()
+    state = dataclasses.replace(state, balancer=dict(balancer.values), optimizer=setup.stepper.state())
     if setup.fabric.is_global_zero:
         params = setup.module.state_dict()
         check_tensors(params, step=state.step, kept_step=kept_step, path=setup.path)
@@ -242,9 +275,11 @@ def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: i
             state=state,
             params=params,
             momentum=setup.momentum(),
+            balancer=balancer.tensors,
         )
         report(CheckpointWritten(setup.path, state.step))
     setup.fabric.barrier()
+    return state
 
 
 def _started(setup: Setup, state: TrainingState) -> TrainingStarted:

@@ -24,9 +24,12 @@ from nagedge.data.config import DataConfig
 from nagedge.errors import ConfigurationError, nearest_name
 from nagedge.models.config import ModelConfig
 from nagedge.specs import LossSpec, TaskSpec
+from nagedge.training.balancing.config import BalancingConfig
+from nagedge.training.optimizer_config import OptimizerConfig
 
 __all__ = [
     "RUN_TEMPLATE",
+    "BalancingConfig",
     "OptimizerConfig",
     "Run",
     "ScheduleConfig",
@@ -45,12 +48,24 @@ class _Table(BaseModel):
 class TaskConfig(_Table):
     """One ``[tasks.NAME]`` table."""
 
-    kind: str = Field(description="'classification', 'binary', 'multilabel' or 'regression'.")
-    size: int = Field(default=1, description="Classes, labels or outputs; 1 for a binary task.")
+    kind: str = Field(
+        description="'classification', 'binary', 'multilabel', 'regression', 'ordinal', 'quantile', 'mixture', "
+        "'segmentation', 'tagging' or 'embedding'."
+    )
+    size: int = Field(
+        default=1,
+        description="Classes, labels or outputs; 1 for a binary task; quantiles of 'quantile', components of "
+        "'mixture'.",
+    )
+    shape: list[int] = Field(
+        default_factory=list,
+        description="Of 'segmentation': height and width of the labels; of 'tagging': steps; of 'embedding': its "
+        "dimension.",
+    )
     loss: str | None = Field(
         default=None,
         description="'cross_entropy' (classification), 'bce_with_logits' (binary, multilabel), 'mse', 'l1' or "
-        "'huber' (regression); left out: the first that fits, mse for regression.",
+        "'huber' (regression); left out: the first that fits, mse for regression. The other kinds have one loss.",
     )
     weight: float = Field(default=1.0, ge=0, description="Factor of this task's loss in the total.")
     unit: str = Field(default="", description="Physical unit of a regression target, for reports.")
@@ -59,35 +74,37 @@ class TaskConfig(_Table):
         default=None,
         description="Of cross_entropy, one a class; of bce_with_logits, the weight of positives.",
     )
-    ignore_index: int = Field(default=-100, description="Of cross_entropy: the label that means 'no label'.")
+    ignore_index: int = Field(
+        default=-100, description="Of cross_entropy and cumulative: the label that means 'no label'."
+    )
+    missing: bool = Field(
+        default=False,
+        description="Some rows have no target for this task (empty, NaN): they train and measure the other tasks.",
+    )
+    quantiles: list[float] | None = Field(
+        default=None,
+        description="Of pinball: the quantiles, rising; left out: evenly spaced, as many as size.",
+    )
     delta: float = Field(default=1.0, gt=0, description="Of huber: where it turns from quadratic to linear.")
 
     def spec(self, name: str) -> TaskSpec:
         """Return the task; raises ConfigurationError for what does not fit its kind."""
         from nagedge.tasks import TASK_KINDS, loss_spec
 
-        plain = TaskSpec(name, self.kind, size=self.size, weight=self.weight, unit=self.unit)
+        keywords: dict[str, Any] = {"size": self.size, "unit": self.unit, "shape": self.shape}
+        plain = TaskSpec(name, self.kind, weight=self.weight, **keywords)
         loss = LossSpec(
             self.loss or TASK_KINDS[self.kind].default_loss,
             label_smoothing=self.label_smoothing,
             class_weights=None if self.class_weights is None else tuple(self.class_weights),
             ignore_index=self.ignore_index,
             delta=self.delta,
+            quantiles=None if self.quantiles is None else tuple(self.quantiles),
+            missing=self.missing,
         )
-        task = TaskSpec(name, self.kind, size=self.size, loss=loss, weight=plain.weight, unit=self.unit)
+        task = TaskSpec(name, self.kind, loss=loss, weight=plain.weight, **keywords)
         loss_spec(task)
         return task
-
-
-class OptimizerConfig(_Table):
-    """Nesterov SGD."""
-
-    lr: float = Field(default=0.05, gt=0, description="The largest learning rate, reached after the warm-up.")
-    momentum: float = Field(default=0.9, gt=0, lt=1, description="Nesterov momentum.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Weight decay, not of norms and biases.")
-    clip_norm: float | None = Field(
-        default=None, gt=0, description="Largest norm of the whole gradient; left out: no clipping."
-    )
 
 
 class ScheduleConfig(_Table):
@@ -111,6 +128,7 @@ class Run(_Table):
     tasks: dict[str, TaskConfig] = Field(min_length=1, description="One table a task, by name.")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    balancing: BalancingConfig = Field(default_factory=BalancingConfig)
     batch_size: int = Field(default=64, ge=1, description="Examples a step, over all devices together.")
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="Of the initial weights and the order of the data."
@@ -264,6 +282,9 @@ lr = 0.05
 momentum = 0.9
 weight_decay = 5e-4         # not of norms and biases
 clip_norm = 5.0             # largest norm of the gradient
+
+# [balancing]               # how the losses share the trunk; without it: their weighted sum
+# method = "imtl_g"
 
 [schedule]                  # linear warm-up, then a cosine to zero
 epochs = 15

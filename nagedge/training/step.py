@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ from torch import Tensor, nn
 
 from nagedge.data.examples import DataSplits
 from nagedge.errors import ConfigurationError, DataError
-from nagedge.models import build_model
+from nagedge.models import build_model, with_vocabulary
 from nagedge.specs import TaskSpec
-from nagedge.tasks import total_loss
+from nagedge.training.balancing import Balancer, BalancerState, Context, make_balancer
 from nagedge.training.batches import DeviceExamples, steps_per_epoch
 from nagedge.training.checkpoint import Checkpoint
 from nagedge.training.nesterov import parameter_groups
 from nagedge.training.run import Run
 from nagedge.training.schedule import learning_rate
+from nagedge.training.stepper import Stepper
 
 __all__ = ["Setup", "set_up", "training_step"]
 
@@ -40,6 +42,8 @@ class Setup:
         module, optimizer: torch's own.
         model, fabric_optimizer: the same, as Fabric wraps them.
         params: the trainable parameters by name.
+        balancer: takes the losses of a batch back to the gradients.
+        stepper: takes the optimizer's steps.
     """
 
     fabric: Fabric
@@ -59,6 +63,13 @@ class Setup:
     model: nn.Module
     fabric_optimizer: Any  # a private class of Fabric, with the methods of an optimizer
     params: Mapping[str, nn.Parameter]
+    balancer: Balancer
+    stepper: Stepper
+
+    @functools.cached_property
+    def task_weights(self) -> Tensor:
+        """The tasks' own weights, ``[tasks]``."""
+        return torch.tensor([task.weight for task in self.tasks], device=self.fabric.device)
 
     def momentum(self) -> dict[str, Tensor]:
         """Return the momentum buffers by parameter name; zeros where there was no step yet."""
@@ -101,10 +112,11 @@ def set_up(
             f"the checkpoint in {str(path)!r} was trained on other data: its run has {previous.state.steps} steps, this"
             f" data gives {steps}. Give another folder with --out."
         )
-    module = build_model(run.model, data.input, tasks, run.seed).to(fabric.device)
+    model_config = with_vocabulary(run.model, data.preprocessing.vocabulary)
+    module = build_model(model_config, data.input, tasks, run.seed).to(fabric.device)
     params = {name: param for name, param in module.named_parameters() if param.requires_grad}
     optimizer = torch.optim.SGD(
-        parameter_groups(module, run.optimizer.weight_decay),
+        parameter_groups(module, 0.0 if run.optimizer.decoupled else run.optimizer.weight_decay),
         lr=run.optimizer.lr,
         momentum=run.optimizer.momentum,
         nesterov=True,
@@ -120,30 +132,55 @@ def set_up(
         fabric, run, path, tasks, data, train, validation, test, batch_size, per_epoch, steps,
         min(round(run.schedule.warmup * per_epoch), steps - 1),
         module, optimizer, model, fabric_optimizer, params,
+        make_balancer(
+            run.balancing,
+            Context(fabric, tasks, module, model, params),
+            BalancerState() if previous is None else previous.balancer(),
+        ),
+        Stepper(
+            run.optimizer, optimizer, fabric_optimizer, params, dict(module.named_buffers()),
+            {} if previous is None else previous.state.optimizer,
+        ),
     )  # fmt: skip
 
 
-def training_step(setup: Setup, step: int, rows: Tensor) -> Tensor:
+def training_step(setup: Setup, step: int, rows: Tensor, *, rate: float | None = None) -> Tensor:
     """Do step number ``step`` (from 0) on the examples ``rows``, int64 ``[batch]``, shared out over the processes.
 
+    ``rate`` takes the place of the schedule's learning rate.
+
     Returns:
-        Total loss, the loss of each task and the norm of the gradient before clipping, ``[tasks + 2]``, on the
-        device: nothing here waits for it.
+        Total loss, then the loss of each task, the weight that it had in effect and whether it had labels (1 or 0),
+        and the norm of the gradient before clipping: ``[3 tasks + 2]``, on the device. Nothing here waits for it, but
+        for the tests of restarts and of the guard against NaN. All zeros for a step that was skipped.
     """
     fabric, config = setup.fabric, setup.run.optimizer
     _seed_dropout(
         fabric, (setup.run.seed * 1_000_003 + step * fabric.world_size + fabric.global_rank) % 2**63
     )
-    rate = learning_rate(step, lr=config.lr, steps=setup.steps, warmup_steps=setup.warmup_steps)
-    for group in setup.optimizer.param_groups:
-        group["lr"] = rate
+    if rate is None:
+        rate = learning_rate(step, lr=config.lr, steps=setup.steps, warmup_steps=setup.warmup_steps)
+    setup.stepper.prepare(rate)
     batch = setup.train.batch(rows[fabric.global_rank :: fabric.world_size])
     setup.fabric_optimizer.zero_grad()
-    total, losses = total_loss(setup.tasks, setup.model(batch.x), batch.targets, batch.sample_weight)
-    fabric.backward(total)
+    balanced = setup.balancer.backward(batch, last_of_epoch=(step + 1) % setup.steps_per_epoch == 0)
     norm = nn.utils.clip_grad_norm_(setup.params.values(), config.clip_norm or math.inf)
-    setup.fabric_optimizer.step()
-    return torch.stack([total.detach(), *(losses[task.name].detach() for task in setup.tasks), norm])
+    total = (balanced.losses * setup.task_weights).sum()
+    if not setup.stepper.take(_on_all(fabric, total) if config.restart == "loss" else total, norm):
+        return torch.zeros(3 * len(setup.tasks) + 2, device=fabric.device)
+    if balanced.follow_up is not None:
+        balanced.follow_up()
+    return torch.cat(
+        [total[None], balanced.losses, balanced.weights * balanced.present, balanced.present, norm[None]]
+    )
+
+
+def _on_all(fabric: Fabric, value: Tensor) -> Tensor:
+    if fabric.world_size == 1:
+        return value
+    reduced = fabric.all_reduce(value, reduce_op="mean")
+    assert isinstance(reduced, Tensor)
+    return reduced
 
 
 def _seed_dropout(fabric: Fabric, seed: int) -> None:

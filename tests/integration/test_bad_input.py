@@ -525,14 +525,15 @@ def test_a_damaged_checkpoint(folder: Path, change: Callable[[Path], object], te
         (
             '"mlp"',
             '"mpl"',
-            "run file 'other.toml': model: unknown trunk 'mpl', expected cnn, mlp, timm:NAME or ",
+            "run file 'other.toml': model: unknown trunk 'mpl', expected cnn, ds_cnn, mlp, tokens, timm:NAME or ",
         ),
         (
             '"classification"',
             '"clasification"',
             (
                 "run file 'other.toml': task 'kind': unknown kind 'clasification'; expected one of classification, binary, "
-                "multilabel, regression. Did you mean 'classification'?"
+                "multilabel, regression, ordinal, quantile, mixture, segmentation, tagging, embedding. Did you mean "
+                "'classification'?"
             ),
         ),
     ],

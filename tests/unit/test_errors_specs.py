@@ -55,7 +55,7 @@ def test_specs_are_frozen() -> None:
         (
             "digit", "clasification", 10, 1.0,
             ("task 'digit': unknown kind 'clasification'; expected one of classification, binary, multilabel, "
-            "regression. Did you mean 'classification'?"),
+            "regression, ordinal, quantile, mixture, segmentation, tagging, embedding. Did you mean 'classification'?"),
         ),
         ("digit", "classification", 1, 1.0, "task 'digit': size is 1, a classification task needs at least 2."),
         ("tilt", "regression", 0, 1.0, "task 'tilt': size is 0, a regression task needs at least 1."),
@@ -72,4 +72,7 @@ def test_a_bad_task_is_refused(name: str, kind: str, size: int, weight: float, t
 
 @pytest.mark.parametrize("kind", TASK_KIND_NAMES)
 def test_every_kind_accepts_its_smallest_size(kind: str) -> None:
-    assert TaskSpec("t", kind, size=2 if kind == "classification" else 1).kind == kind
+    counts_classes = kind in {"classification", "ordinal", "segmentation", "tagging", "embedding"}
+    shape = {"segmentation": (2, 2), "tagging": (3,), "embedding": (4,)}.get(kind, ())
+    size = 2 if counts_classes else 1
+    assert TaskSpec("t", kind, size=size, shape=shape).size == size

@@ -12,6 +12,7 @@ from nagedge.cli.app import app
 COMMANDS = {
     "init",
     "train",
+    "tune",
     "export",
     "verify",
     "finetune",

@@ -33,11 +33,11 @@ def test_a_relative_path_is_taken_from_the_folder_of_the_run_file() -> None:
 @pytest.mark.parametrize(
     ("table", "text"),
     [
-        ({"source": "mnits"}, "'mnist', 'arrays', 'table' or 'images'"),
+        ({"source": "mnits"}, "'mnist', 'arrays', 'table', 'images', 'text', 'audio' or 'shards'"),
         ({"source": "mnist", "pth": "x"}, "Extra inputs are not permitted"),
         (
             {"source": "mnist", "path": "x"},
-            "path is for source 'arrays' or 'images' or 'table', not for 'mnist'",
+            "path is for source 'arrays' or 'audio' or 'images' or 'shards' or 'table' or 'text', not for 'mnist'",
         ),
         ({"source": "arrays"}, "source 'arrays' needs a path"),
         (

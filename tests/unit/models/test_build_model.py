@@ -146,7 +146,7 @@ def test_a_task_named_like_an_attribute_of_modules_is_refused() -> None:
     [
         (
             {"trunk": "cmn"},
-            "unknown trunk 'cmn', expected cnn, mlp, timm:NAME or package.module:factory. Did you mean",
+            "unknown trunk 'cmn', expected cnn, ds_cnn, mlp, tokens, timm:NAME or package.module:factory. Did you mean",
         ),
         ({"trunk": "mlp", "channels": [3]}, "channels does nothing for trunk 'mlp': remove it"),
         ({"trunk": "cnn", "options": {"a": 1}}, "options does nothing for trunk 'cnn': remove it"),
