@@ -168,7 +168,10 @@ class DataConfig(_Table):
     path: Path | None = Field(default=None, description="The file or folder; not for 'mnist'.")
     cache: Path | None = Field(
         default=None,
-        description="'shards': folder for the prepared rows, as large as the data; left out: a temporary one.",
+        description=(
+            "'shards': where every process keeps its prepared rows while it runs, as large as the data; left out: "
+            "where temporary files go."
+        ),
     )
     input: str | None = Field(
         default=None,

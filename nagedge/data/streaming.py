@@ -7,7 +7,9 @@ in memory, so that shuffling is that of all rows, and a run that was interrupted
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -162,5 +164,21 @@ def mapped_examples(
 
 
 def cache_folder(cache: Path | None) -> Path:
-    """Return the folder for the mapped files: the one that was named, or a new temporary one."""
-    return cache if cache is not None else Path(tempfile.mkdtemp(prefix="nagedge-shards-"))
+    """Return a new folder for mapped files, in the one that was named or where temporary files go.
+
+    It goes when the process ends. Every process has its own: those that train together prepare the same rows each.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="nagedge-shards-", dir=cache))
+    except OSError as error:
+        raise DataError(
+            f"{cache or tempfile.gettempdir()} cannot hold prepared rows: {error.strerror}. Set data.cache to another"
+            " folder."
+        ) from None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

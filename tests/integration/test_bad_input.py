@@ -623,7 +623,9 @@ def start(*arguments: str, largest_file_bytes: int | None = None) -> subprocess.
     limit = "" if largest_file_bytes is None else (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file_bytes}, {largest_file_bytes})); "
     )  # fmt: skip
-    code = f"{limit}from nagedge.cli import main; main()"
+    # Where the tests run in the background, interrupts are ignored, and a child inherits that.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = f"{limit}{heard}from nagedge.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -59,6 +59,25 @@ def run_of(folder: Path, **changes: object) -> Run:
     return parse_run(document, where="test")
 
 
+def test_processes_share_no_prepared_rows_and_leave_none(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "shards", shards=1)
+    code = (
+        "import sys, json\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[2])\nimport test_shards\n"
+        "from nagedge.data.load import load_data\n"
+        "run = test_shards.run_of(Path(sys.argv[1]))\n"
+        "maps = [load_data(run.data, run.task_specs()).train.inputs['features'].filename for _ in range(2)]\n"
+        "print(json.dumps([str(path) for path in maps]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "shards"), str(Path(__file__).parent)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, second = (Path(path) for path in json.loads(done.stdout))
+    assert first.parent != second.parent
+    assert first.is_relative_to(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_the_splits_are_those_of_a_table_in_memory(tmp_path: Path) -> None:
     """The same rows in each part, the same statistics; only the order within a part is that of the shards."""
     write_parquet(tmp_path / "shards")
