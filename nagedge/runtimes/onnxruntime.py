@@ -55,13 +55,16 @@ def available() -> str:
 
 
 def load_session(
-    model: Path | bytes, *, threads: int = 1, profile_prefix: str | None = None
+    model: Path | bytes, *, threads: int = 1, planned: bool = True, profile_prefix: str | None = None
 ) -> onnxruntime.InferenceSession:
     """Load an ONNX model on the CPU.
 
     Args:
         model: the .onnx file, or its content.
         threads: of one operator, >= 1; operators run one after another.
+        planned: lay all tensors out in one block from the second run on, beside what the first one took. Without it
+            a training step of MobileNetV3-small peaks at 26 MiB, with it at 45; it takes up to 3 % longer, one of a GRU
+            with three thousand operators 10 %.
         profile_prefix: write ONNX Runtime's own trace to a file that starts with this.
 
     Raises:
@@ -71,6 +74,7 @@ def load_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = planned
     options.log_severity_level = 3
     if profile_prefix is not None:
         options.enable_profiling = True
@@ -116,7 +120,7 @@ def open_training(
 ) -> _OrtTraining:
     """Load ``train_step.onnx``."""
     name, entry = bundle.target(target, role="train_step")
-    session = load_session(bundle.file(entry.artifacts["train_step"]), threads=threads)
+    session = load_session(bundle.file(entry.artifacts["train_step"]), threads=threads, planned=False)
     return _OrtTraining(bundle, name, session, state or initial_state(bundle))
 
 
