@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError
+from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError, first_line
 from nagedge.runtimes.function_sessions import FunctionInference, FunctionTraining
 from nagedge.runtimes.state import TrainingState, initial_state
 
@@ -76,13 +76,12 @@ def open_training(
 ) -> FunctionTraining:
     """Load the signature ``train``."""
     name, entry = bundle.target(target, role="train_step")
-    interpreter = load_interpreter(bundle.file(entry.artifacts["train_step"]), threads=threads)
-    train = interpreter.get_signature_runner("train")
+    path = bundle.file(entry.artifacts["train_step"])
+    train = load_interpreter(path, threads=threads).get_signature_runner("train")
     taken = set(train.get_input_details())
 
     def run(fed: Arrays) -> dict[str, Array]:
-        results: dict[str, Array] = train(**{key: array for key, array in fed.items() if key in taken})
-        return results
+        return _called(train, {key: array for key, array in fed.items() if key in taken}, path)
 
     return FunctionTraining(bundle, name, run, state or initial_state(bundle))
 
@@ -107,4 +106,15 @@ def open_inference(
         )
     stored = bundle.params() if taken else {}
     state = {i: np.ascontiguousarray((params or {}).get(key, stored[key])) for i, key in taken.items()}
-    return FunctionInference(bundle, name, lambda fed: infer(**fed, **state))
+    return FunctionInference(bundle, name, lambda fed: _called(infer, {**fed, **state}, path))
+
+
+def _called(signature: Any, fed: Arrays, path: Path) -> dict[str, Array]:
+    """Run a signature; LiteRT checks an operator only when it is given its sizes, and says then what it refuses."""
+    try:
+        results: dict[str, Array] = signature(**fed)
+    except RuntimeError as error:
+        raise BundleError(
+            f"LiteRT refuses to run {str(path)!r}: {first_line(error)}. Export again, or update LiteRT."
+        ) from None
+    return results

@@ -147,6 +147,20 @@ def _transposed(groups: int) -> nn.Module:
     )  # fmt: skip
 
 
+class Twice(nn.Module):
+    """One tensor is read by two grouped convolutions, which stay float32 where others are float16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = (nn.Conv2d(4, 4, 3, padding=1, groups=2) for _ in range(2))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.sigmoid(x * 2)
+        scores: Tensor = self.head((self.left(x) * self.right(x)).mean((2, 3)))
+        return scores
+
+
 class Units(nn.Module):
     """Three outputs in very different units: one scale for the whole weight would lose the smallest."""
 
@@ -179,6 +193,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "tied": (Tied, (7,), 12),
     "experts": (Experts, (4, 6), 0),
     "swapped": (Swapped, (6, 5), 0),
+    "twice": (Twice, (4, 5, 5), 0),
     "gru": (Gru, (6, 5), 0),
     "encoder": (Encoder, (7,), 20),
 }  # fmt: skip

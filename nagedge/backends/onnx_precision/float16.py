@@ -26,6 +26,7 @@ def convert(payload: dict[str, Any]) -> dict[str, bytes]:
     )
     del converted.graph.value_info[:]  # the converter's notes on intermediate tensors: runtimes infer them
     converted.producer_name, converted.producer_version = "nagedge", ""
+    _cast_once(converted.graph)
     _sort_nodes(converted.graph)
     onnx.checker.check_model(converted)
     content: bytes = converted.SerializeToString()
@@ -52,6 +53,13 @@ def _kept_in_float32(graph: Any) -> list[str]:
             if groups > 1 and sizes.get(node.input[1]) != (groups, 1):
                 names.append(node.name)
     return names
+
+
+def _cast_once(graph: Any) -> None:
+    """Drop what the converter adds a second time: a cast for every float32 operator that reads the same tensor."""
+    kept = {(node.op_type, *node.output): node for node in graph.node}
+    del graph.node[:]
+    graph.node.extend(kept.values())
 
 
 def _sort_nodes(graph: Any) -> None:

@@ -13,8 +13,8 @@ __all__ = ["finish"]
 _FUSED = {"RELU": "RELU", "RELU6": "RELU6"}
 _FUSES = {
     "ADD", "SUB", "MUL", "DIV", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "AVERAGE_POOL_2D", "MAX_POOL_2D",
-    "CONCATENATION",
 }  # fmt: skip
+"""Kernels that apply it: CONCATENATION has the option too, and its kernel refuses it."""
 _SMALL_BYTES = 1024
 
 

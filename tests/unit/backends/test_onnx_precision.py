@@ -101,6 +101,13 @@ def test_float16_leaves_to_float32_what_its_kernels_get_wrong() -> None:
     assert "Transpose" not in {made_by.get(name) for node in products for name in node.input}
 
 
+def test_float16_casts_once_what_is_read_twice() -> None:
+    graph = onnx.load_from_string(infer("twice", "fp16")).graph
+    casts = [name for node in graph.node for name in node.output if name.endswith("_cast_to_fp32")]
+    readers = [node for node in graph.node if casts[0] in node.input]
+    assert (len(casts), len(readers)) == (1, 2)
+
+
 def test_float16_limits_what_half_cannot_hold() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(10, 3))

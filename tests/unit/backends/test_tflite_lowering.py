@@ -128,6 +128,13 @@ def test_a_convolutional_net_is_transposed_once_at_its_input() -> None:
     assert "RELU6" not in names
 
 
+def test_an_activation_of_joined_tensors_stays_by_itself() -> None:
+    """The kernel that joins has the option of an activation and refuses it."""
+    item = case("cat", "activated", lambda x, y: torch.relu(torch.cat([x, y], 1)), normal(3, 4), normal(2, 4))
+    check(item)
+    assert kinds(lowered(item)[1]) == ["CONCATENATION", "RELU"]
+
+
 def test_what_is_expanded_or_filled_is_stored_as_one_number() -> None:
     item = case("add", "mask", lambda x: x + torch.full((64, 64), -1e4) * torch.ones(64, 64), normal(64, 64))
     _, subgraph = lowered(item)
