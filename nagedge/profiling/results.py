@@ -1,8 +1,7 @@
 """A profile as data: what ``nagedge profile --json`` writes, the reports show and a later version reads back.
 
 Every group of figures names its class of evidence: ``measured-host`` and ``measured-device`` are times,
-``emulated-count``
-are exact counts and no time, ``modelled`` is computed from counts and a device's data sheet.
+``emulated-count`` are exact counts and no time, ``modelled`` is computed from counts and a device's data sheet.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class WorkloadProfile:
 
     Args:
         name: ``"infer"`` or ``"train"``: one prediction, or one training step.
-        device: ``"host"``, or ``"adb:SERIAL"``.
+        device: ``"host"``, ``"adb:SERIAL"``, or ``"android"``: the app measured itself.
         target: of the bundle. precision: of the target.
         artifact: the file, relative to the bundle. runtime: what ran it. threads: inside operators.
         batch: examples a call.

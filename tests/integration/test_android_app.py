@@ -106,8 +106,7 @@ def test_core_passes_its_tests_on_the_jvm(built: Built) -> None:
     for case in ("folded", "fixed-batch"):
         profile = Profile.from_json((built.golden / f"profile-{case}.json").read_text())
         assert [workload.name for workload in profile.workloads] == ["infer", "train"]
-        assert profile.target == TARGET
-        assert profile.device == "android"
+        assert (profile.targets, profile.devices) == ((TARGET,), ("android",))
         for workload in profile.workloads:
             assert workload.evidence == workload.latency.evidence == "measured-device"
             assert workload.runtime == f"onnxruntime {android_tools.ORT_VERSION}"

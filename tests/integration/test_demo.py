@@ -17,7 +17,7 @@ def test_the_demo_goes_the_whole_path(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     result = CliRunner().invoke(app, ["demo", "--out", str(out)])
     assert result.exit_code == 0, result.output
-    titles = ("Training", "Test digits", "Bundle", "Worst of", "examples learnt", "Profile on")
+    titles = ("Training", "Test digits", "Bundle", "Worst of", "examples learnt", "Latency on")
     assert [title for title in titles if title not in result.stdout] == []
     files = {path.name for path in out.iterdir()}
     assert files == {

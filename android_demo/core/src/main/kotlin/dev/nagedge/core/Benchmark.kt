@@ -53,6 +53,9 @@ fun benchmark(
         val (latency, stoppedBy) = workload.use { it.timed(plan.runs, goOn) }
         linkedMapOf(
             "name" to what,
+            "device" to device,
+            "target" to bundle.target.name,
+            "precision" to bundle.target.precision,
             "artifact" to if (what == "infer") bundle.inferFile else bundle.trainStepFile,
             "runtime" to runtime,
             "threads" to plan.threads,
@@ -66,11 +69,10 @@ fun benchmark(
         )
     }
     val profile = linkedMapOf(
-        "schema_version" to 1,
+        "schema_version" to 2,
         "created" to SimpleDateFormat("yyyy-MM-dd'T'HH:mm:ssXXX", Locale.ROOT).format(Date(now)),
         "bundle" to bundle.folder.name,
-        "target" to bundle.target.name,
-        "device" to device,
+        "devices" to listOf(device),
         "host" to linkedMapOf(
             "cpu_model" to machine.cpuModel,
             "architecture" to machine.architecture,
