@@ -41,7 +41,7 @@ def stepper(
     workload: Workload, model: nn.Module, forward: Callable[[Tensor], dict[str, Tensor]] | None = None
 ) -> Callable[[], None]:
     """Return a step of ``model``: zero the gradients, forward, mean losses, backward, update."""
-    forward = forward or model
+    forward = model if forward is None else forward  # a compiled module has no length, so no truth
     optimizer = torch.optim.SGD(
         parameter_groups(model, 1e-4), lr=1e-4, momentum=0.9, nesterov=True, fused=True
     )
