@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["make_folder", "replace_folder", "sha256_of", "sync_folder", "write_file"]
+__all__ = ["make_folder", "put_in_place", "replace_folder", "sha256_of", "sync_folder", "write_file"]
 
 
 def sha256_of(path: Path) -> str:
@@ -92,19 +92,27 @@ def replace_folder(path: Path) -> Iterator[Path]:
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
         temporary.chmod(0o755)
-        if path.exists():
-            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            try:
-                path.replace(aside / path.name)
-                try:
-                    temporary.replace(path)
-                except BaseException:
-                    (aside / path.name).replace(path)
-                    raise
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
-        else:
-            temporary.replace(path)
+        put_in_place(temporary, path)
         sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Rename a folder to its sibling ``path``.
+
+    What was there is removed only after ``new`` is in place; on an error it is untouched.
+    """
+    if not path.exists():
+        new.replace(path)
+        return
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+    try:
+        path.replace(aside / path.name)
+        try:
+            new.replace(path)
+        except BaseException:
+            (aside / path.name).replace(path)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

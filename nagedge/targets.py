@@ -7,12 +7,12 @@ Their names follow ``{os}-{arch}-{backend}-{precision}[-train].toml``; a file of
 from __future__ import annotations
 
 import math
-import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nagedge.errors import ConfigurationError, nearest_name
+from nagedge.toml_records import RecordTexts, read_record
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -37,11 +37,12 @@ _PRECISIONS_OF = {
     "coreml": ("fp32", "fp16", "int8", "palette4"),
 }
 _OPSETS = {"onnxruntime": (18, 22), "ort_training": (18, 21)}
-_FIELD_TYPES = {"str": str, "bool": bool, "int": int, "int | None": int, "float": float}
-_EXPECTED = {
-    "str": "a string", "bool": "true or false", "int": "a whole number", "int | None": "a whole number",
-    "float": "a number",
-}  # fmt: skip
+_TEXTS = RecordTexts(
+    kind="target file",
+    stated_by="every target",
+    unreadable="give the path of a .toml file, or a name that `nagedge targets ls` lists",
+    malformed="start from a copy made by `nagedge targets cp`",
+)
 
 
 @dataclass(frozen=True)
@@ -117,48 +118,9 @@ def load_target(name_or_path: str | PathLike[str]) -> Target:
     """
     is_name = isinstance(name_or_path, str) and not name_or_path.endswith(".toml") and "/" not in name_or_path
     path = target_file(str(name_or_path)) if is_name else Path(name_or_path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"target file {path}: cannot be read ({error.strerror}); give the path of a .toml file, or a "
-            "name that `nagedge targets ls` lists."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"target file {path}: not valid TOML ({error}); start from a copy made by `nagedge targets cp`."
-        ) from error
-    return _target(path, table)
-
-
-def _target(path: Path, table: dict[str, object]) -> Target:
-    """Build a target from a parsed file, refusing what it does not know."""
-    specs = {field.name: field for field in fields(Target) if field.name != "name"}
-    for key in table:
-        if key not in specs:
-            raise ConfigurationError(
-                f"target file {path}: unknown key {key!r}; expected {', '.join(specs)}."
-                + nearest_name(key, specs)
-            )
-    values: dict[str, object] = {"name": path.stem}
-    for key, spec in specs.items():
-        if key in table:
-            values[key] = _value(path, key, str(spec.type), table[key])
-        elif spec.default is MISSING:
-            raise ConfigurationError(f"target file {path}: {key!r} is missing; every target states it.")
-    target = Target(**values)  # type: ignore[arg-type] # each value was checked against its field
+    target = read_record(Target, path, _TEXTS)
     _check_ranges(path, target)
     return target
-
-
-def _value(path: Path, key: str, type_name: str, value: object) -> object:
-    """Return ``value`` as the field's type; TOML's ``1`` is also a float, but ``true`` is no number."""
-    expected = _FIELD_TYPES[type_name]
-    if expected is float and type(value) is int:
-        value = float(value)
-    if type(value) is not expected:
-        raise ConfigurationError(f"target file {path}: {key} is {value!r}, expected {_EXPECTED[type_name]}.")
-    return value
 
 
 def _check_ranges(path: Path, target: Target) -> None:

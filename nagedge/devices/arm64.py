@@ -20,6 +20,7 @@ from pathlib import Path
 
 from nagedge.devices.arm64_parts import PYTHON, Part, find_compiler, find_uv, parts
 from nagedge.errors import RuntimeUnavailableError
+from nagedge.files import put_in_place
 from nagedge.runtimes.isolation import cache_folder
 
 __all__ = [
@@ -229,11 +230,7 @@ def _make(folder: Path, part: Part, scratch: Path, mirror: str | None) -> None:
         listed = {"what": part.what, "versions": versions, "files": files}
         (temporary / _LIST).write_text(json.dumps(listed), encoding="utf-8")
         temporary.chmod(0o755)
-        if folder.exists():
-            aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{part.name}.old.", suffix=".part"))
-            folder.replace(aside / folder.name)
-            shutil.rmtree(aside, ignore_errors=True)
-        temporary.replace(folder)
+        put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -6,15 +6,23 @@ The files lie in ``nagedge/devices/profiles``.
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 
 from nagedge.devices.cores import find_core
 from nagedge.errors import ConfigurationError, nearest_name
+from nagedge.toml_records import RecordTexts, read_record
 
 __all__ = ["DeviceProfile", "available_device_profiles", "device_profile_file", "load_device_profile"]
+
+
+_TEXTS = RecordTexts(
+    kind="device profile",
+    stated_by="every profile",
+    unreadable="give a name that `nagedge devices ls` lists, or the path of a .toml file",
+    malformed="start from what `nagedge devices cat` prints",
+)
 
 
 @dataclass(frozen=True)
@@ -80,65 +88,26 @@ def load_device_profile(name_or_path: str | PathLike[str]) -> DeviceProfile:
         name_or_path: a name of :func:`available_device_profiles`, or a path that ends in ``.toml``.
 
     Raises:
-        ConfigurationError: for an unknown name or core, a missing or malformed file, an unknown or missing key, or a
-        value
-            of the wrong type or out of range.
+        ConfigurationError: for an unknown name or core, a missing or malformed file, an unknown or missing key, or
+            a value of the wrong type or out of range.
     """
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = device_profile_file(str(name_or_path))
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"device profile {path}: cannot be read ({error.strerror}); give a name that `nagedge devices ls` "
-            "lists, or "
-            "the path of a .toml file."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"device profile {path}: not valid TOML ({error}); start from what `nagedge devices cat` prints."
-        ) from error
-    return _profile(path, table)
+    profile = read_record(DeviceProfile, path, _TEXTS)
+    _check_ranges(path, profile)
+    return profile
 
 
-def _profile(path: Path, table: dict[str, object]) -> DeviceProfile:
-    types = {field.name: str(field.type) for field in fields(DeviceProfile) if field.name != "name"}
-    for key in table:
-        if key not in types:
-            raise ConfigurationError(
-                f"device profile {path}: unknown key {key!r}; expected {', '.join(types)}."
-                + nearest_name(key, types)
-            )
-    values: dict[str, object] = {"name": path.stem}
-    for key, type_name in types.items():
-        if key not in table:
-            raise ConfigurationError(f"device profile {path}: {key!r} is missing; every profile states it.")
-        values[key] = _value(path, key, type_name, table[key])
-    find_core(str(values["core"]))
-    return DeviceProfile(**values)  # type: ignore[arg-type] # each value was checked against its field
-
-
-def _value(path: Path, key: str, type_name: str, value: object) -> object:
-    if type_name == "float":
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigurationError(f"device profile {path}: {key} is {value!r}, expected a number.")
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigurationError(f"device profile {path}: {key} is {value}, expected a number > 0.")
-        return float(value)
-    if type_name == "bool":
-        if not isinstance(value, bool):
-            raise ConfigurationError(f"device profile {path}: {key} is {value!r}, expected true or false.")
-        return value
-    if type_name == "str":
-        if not isinstance(value, str) or not value:
-            raise ConfigurationError(f"device profile {path}: {key} is {value!r}, expected a string.")
-        return value
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise ConfigurationError(
-            f"device profile {path}: {key} is {value!r}, expected a list of strings, at least one."
-        )
-    return tuple(value)
+def _check_ranges(path: Path, profile: DeviceProfile) -> None:
+    for field in fields(DeviceProfile):
+        got = getattr(profile, field.name)
+        problem = f"device profile {path}: {field.name} is {got!r}, expected"
+        if isinstance(got, float) and not (math.isfinite(got) and got > 0):
+            raise ConfigurationError(f"{problem} a number > 0.")
+        if got in {"", ()}:
+            raise ConfigurationError(f"{problem} something: nothing is stated there.")
+    find_core(profile.core)
 
 
 def _folder() -> Path:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from nagedge.errors import RuntimeUnavailableError
+from nagedge.files import put_in_place
 
 __all__ = ["ENVIRONMENTS", "Environment", "State", "cache_folder", "ensure", "make", "state_of"]
 
@@ -206,11 +207,7 @@ def _build(environment: Environment, folder: Path, report: Progress) -> None:
         if problem:
             raise _unavailable(environment, problem)
         (temporary / _MARKER).write_text(json.dumps({"requirements": environment.requirements}), "utf-8")
-        if folder.exists():
-            aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".old"))
-            folder.replace(aside / folder.name)
-            shutil.rmtree(aside, ignore_errors=True)
-        temporary.replace(folder)
+        put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     report(f"{what}: done", _STEPS, _STEPS)

@@ -33,7 +33,7 @@ def test_a_file_of_ones_own_may_have_any_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (("clock_mhz = 2400", "clock_mhz = 0"), "clock_mhz is 0, expected a number > 0"),
+        (("clock_mhz = 2400", "clock_mhz = 0"), "clock_mhz is 0.0, expected a number > 0"),
         (("clock_mhz = 2400", 'clock_mhz = "fast"'), "clock_mhz is 'fast', expected a number"),
         (("clock_mhz = 2400", "clock_mhz = true"), "clock_mhz is True, expected a number"),
         (("clock_mhz = 2400", "clock = 2400"), r"unknown key 'clock'.*Did you mean 'clock_mhz'\?"),
