@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -31,8 +32,9 @@ from nagedge.graphs.locate import module_of
 from nagedge.graphs.serialization import forward_to_json
 from nagedge.lowering import Artifacts, backend_of, placed
 from nagedge.manifest import SCHEMA_VERSION, InputEntry, Manifest, TargetEntry, TaskEntry, TrainingEntry
-from nagedge.sources import ExportSource, source_of
+from nagedge.sources import BalancedStart, ExportSource, source_of
 from nagedge.specs import TaskSpec, TensorSpec
+from nagedge.step_rules import BALANCING_PREFIX, StepRules
 from nagedge.targets import Target, available_targets, load_target
 from nagedge.tasks import loss_spec, target_spec
 from nagedge.tracing import TracedModel, trace_model
@@ -59,6 +61,8 @@ def export(
     trainable: str = "all",
     batch_norm: str = "fold",
     batch: int | None = None,
+    balancing: str = "static",
+    restart: str = "none",
     calibration: str | Path | Examples | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -79,6 +83,11 @@ def export(
             searched for in the parameter names; everything else becomes a constant of the training step.
         batch_norm: ``"fold"``, ``"freeze"`` or ``"train"`` (:mod:`nagedge.graphs.batch_norm`).
         batch: fix the batch size; None leaves it free wherever the model allows it.
+        balancing: how the step makes one gradient of its losses: ``"static"``, the sum with the tasks' weights (those
+            that balancing ended with), or a method that the step computes itself, and goes on with where the run
+            ended: ``"uncertainty"``, ``"imtl_l"``, ``"dwa"``, ``"famo"`` or ``"pcgrad"``.
+        restart: when the step starts its momentum again from zero: ``"none"``, ``"gradient"`` or ``"loss"``
+            (:class:`nagedge.step_rules.StepRules`).
         calibration: examples (a file of raw ones, or prepared ones) from which static quantisation takes the ranges of
             activations; None takes a checkpoint's training data, else ``example_input``.
         progress: called with a description, the steps done and the steps in all.
@@ -91,7 +100,7 @@ def export(
     if batch is not None and batch < 1:
         raise ConfigurationError(f"batch is {batch}, expected a size >= 1.")
     check_replaceable(out)  # before the work, and once more when the bundle is written
-    source = source_of(model, tasks, example_input)
+    source, start = _balanced(source_of(model, tasks, example_input), balancing, restart)
     done = 0
     total = 3 + len(chosen)
 
@@ -105,6 +114,7 @@ def export(
     traced = trace_model(
         source, trainable=trainable, batch_norm=batch_norm, batch=batch, report=report,
         tables={t.backend: backends[t.backend].DECOMPOSITIONS for t in chosen if t.train and t.backend in backends},
+        rules=start.rules, rule_state={f"{BALANCING_PREFIX}{name}": value for name, value in start.state.items()},
     )  # fmt: skip
     calibrator = Calibrator(source, calibration)
     files: dict[str, bytes] = {FORWARD_FILE: forward_to_json(traced.forward).encode()}
@@ -143,6 +153,14 @@ def export(
     if progress is not None:
         progress("written", total, total)
     return bundle
+
+
+def _balanced(source: ExportSource, balancing: str, restart: str) -> tuple[ExportSource, BalancedStart]:
+    """Return the source with the task weights that belong to the method, and where the step begins."""
+    if balancing == "static" or source.balanced is None:
+        return source, BalancedStart(StepRules(balancing, restart=restart), source.tasks, {})
+    start = source.balanced(balancing, restart)
+    return replace(source, tasks=start.tasks), start
 
 
 def _backends(chosen: Sequence[Target]) -> tuple[dict[str, Any], dict[str, NagEdgeError]]:
@@ -198,6 +216,7 @@ def _manifest(
             trainable=trainable, parameters=list(step.trainable), decayed=sorted(step.decayed),
             buffers=list(step.updated_buffers), batch_norm=batch_norm,  # type: ignore[arg-type] # checked by apply_policy
             lr=source.lr, momentum=source.momentum, weight_decay=source.weight_decay,
+            balancing=step.rules.balancing, balancing_options=dict(step.rules.options), restart=step.rules.restart,  # type: ignore[arg-type] # StepRules checks it
         ),
         targets=targets,
         files={},

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nagedge.specs import LossSpec, TaskSpec, TensorSpec
+from nagedge.step_rules import StepRules
 
 __all__ = [
     "SCHEMA_VERSION", "CheckEntry", "ComparisonEntry", "FileEntry", "InputEntry", "Manifest", "MetricEntry",
@@ -127,6 +128,22 @@ class TrainingEntry(_Entry):
     lr: float = Field(description="Default learning rate.")
     momentum: float = Field(description="Default Nesterov momentum.")
     weight_decay: float = Field(description="Default weight decay.")
+    balancing: str = Field(
+        "static",
+        description="How the step makes one gradient of the losses: static (their sum with the tasks' weights), "
+        "uncertainty, imtl_l, dwa, famo or pcgrad. What it remembers are buffers named balancing.*.",
+    )
+    balancing_options: dict[str, float] = Field(
+        default_factory=dict, description="The method's numbers, where they are not its defaults."
+    )
+    restart: Literal["none", "gradient", "loss"] = Field(
+        "none",
+        description="When the step starts its momentum again from zero; buffers named restart.* count and remember.",
+    )
+
+    def rules(self) -> StepRules:
+        """Return how the step balances and restarts."""
+        return StepRules(self.balancing, self.balancing_options, self.restart)
 
 
 class FileEntry(_Entry):

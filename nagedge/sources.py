@@ -5,24 +5,25 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nagedge.data.examples import Examples
 from nagedge.errors import BundleError, ConfigurationError, NagEdgeError
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
+from nagedge.step_rules import StepRules
 from nagedge.tasks import loss_spec
 
 if TYPE_CHECKING:
     from nagedge.data.preprocessing import Preprocessing
     from nagedge.training.checkpoint import Checkpoint
 
-__all__ = ["ExportSource", "load_source", "source_of"]
+__all__ = ["BalancedStart", "ExportSource", "load_source", "source_of"]
 
 _DEFAULT_LR, _DEFAULT_MOMENTUM = 0.01, 0.9
 # Of the learning rate that trained from scratch: folding BatchNorm away takes its damping of large steps away.
@@ -43,6 +44,8 @@ class ExportSource:
         lr, momentum, weight_decay: defaults of the exported step.
         training_examples: returns the prepared examples that the model was trained on, for calibration; None when
             they are not known. May raise DataError where the files are gone.
+        balanced: from the names of a balancing method and a restart test, for a step that computes them itself, to
+            where such a step begins; None begins anew, with the tasks' weights.
     """
 
     model: nn.Module
@@ -55,6 +58,22 @@ class ExportSource:
     momentum: float = _DEFAULT_MOMENTUM
     weight_decay: float = 0.0
     training_examples: Callable[[], Examples] | None = None
+    balanced: Callable[[str, str], BalancedStart] | None = None
+
+
+@dataclass(frozen=True)
+class BalancedStart:
+    """Where a step that balances its losses itself begins.
+
+    Attributes:
+        rules: the methods with their options.
+        tasks: with the weights of their own.
+        state: what the balancing method remembers already, by the names of :meth:`StepRules.balancing_state`.
+    """
+
+    rules: StepRules
+    tasks: tuple[TaskSpec, ...]
+    state: Mapping[str, Tensor]
 
 
 def source_of(
@@ -118,10 +137,20 @@ def load_source(source: Checkpoint | str | Path) -> ExportSource:
 
         return load_data(checkpoint.run.data, checkpoint.tasks).train
 
+    def balanced(method: str, restart: str) -> BalancedStart:
+        from nagedge.training.balancing.on_device import rules_after_run, state_after_run
+
+        config = checkpoint.run.balancing
+        rules = rules_after_run(method, restart, config)
+        return BalancedStart(
+            rules, tuple(checkpoint.tasks), state_after_run(rules, config, checkpoint.balancer())
+        )
+
     return ExportSource(
         checkpoint.build_model(), checkpoint.exported_tasks(), example, checkpoint.run.model.trunk,
         checkpoint.preprocessing, checkpoint.input, optimizer.lr * _FINE_TUNING_LR_FACTOR, optimizer.momentum,
         0.0 if optimizer.decoupled else optimizer.weight_decay, training_examples,
+        balanced,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from nagedge.graphs.train_step import StepGraph, trace_train_step
 from nagedge.graphs.trainable import head_parameters, lora_rank, select_trainable
 from nagedge.sources import ExportSource
 from nagedge.specs import TensorSpec
+from nagedge.step_rules import PLAIN, StepRules
 
 __all__ = ["TracedModel", "trace_model"]
 
@@ -69,6 +70,8 @@ def trace_model(
     batch: int | None,
     tables: Mapping[str, Table],
     report: Callable[[str], None],
+    rules: StepRules = PLAIN,
+    rule_state: Mapping[str, Tensor] | None = None,
 ) -> TracedModel:
     """Trace ``source`` once; where a symbolic batch cannot be had, once more with the example's batch size.
 
@@ -77,6 +80,8 @@ def trace_model(
         trainable, batch_norm, batch: see :func:`nagedge.export.export`.
         tables: backend name -> its decompositions, of every backend that needs a training step.
         report: called with what is being done.
+        rules: how the step balances its losses and when it restarts.
+        rule_state: what of their state is known already, by the names of :meth:`StepRules.state`.
 
     Raises:
         UnsupportedOperatorError: the training step cannot be traced.
@@ -98,13 +103,14 @@ def trace_model(
             )
             train_forward = _renamed(statistics, source.input)
         state = _state(prepared, forward, train_forward)
+        _check_rule_names(rules.state(source.tasks), state)
         report("tracing the training step")
         steps: dict[str, StepGraph | NagEdgeError] = {}
         try:
             inference = trace_inference(forward, state)
             if tables:
                 chosen = select_trainable(trainable, prepared, train_forward, added)
-                steps = _steps(source, train_forward, state, chosen, tables)
+                steps = _steps(source, train_forward, state, chosen, tables, rules, rule_state or {})
         except FixedBatchError:
             continue
         except NagEdgeError:
@@ -127,7 +133,7 @@ def trace_model(
         notes = (note,)
     traced = TracedModel(prepared, forward, train_forward, inference, steps, state, notes)
     _check_names(forward, traced.step)
-    return traced
+    return traced if traced.step is None else replace(traced, state={**state, **traced.step.rule_state})
 
 
 def _add_side_branches(
@@ -149,13 +155,17 @@ def _steps(
     state: Mapping[str, Tensor],
     trainable: Sequence[str],
     tables: Mapping[str, Table],
+    rules: StepRules,
+    rule_state: Mapping[str, Tensor],
 ) -> dict[str, StepGraph | NagEdgeError]:
     """Trace the step once and expand, for every backend, what it decomposes in its own way."""
     deferred = frozenset(operator for table in tables.values() for operator in table)
+    traced = trace_train_step(forward, state, trainable, source.tasks, deferred=deferred, rules=rules)
     whole = replace(
-        trace_train_step(forward, state, trainable, source.tasks, deferred=deferred),
+        traced,
         momentum=source.momentum,
         weight_decay=source.weight_decay,
+        rule_state={**traced.rule_state, **rule_state},
     )
     steps: dict[str, StepGraph | NagEdgeError] = {}
     done: list[tuple[Table, StepGraph | NagEdgeError]] = []
@@ -169,6 +179,14 @@ def _steps(
             done.append((table, known))
         steps[backend] = known
     return steps
+
+
+def _check_rule_names(names: Collection[str], state: Mapping[str, Tensor]) -> None:
+    for name in names:
+        if name in state:
+            raise ConfigurationError(
+                f"model tensor {name!r} has the name of what the step's balancing or restart remembers: rename it."
+            )
 
 
 def _check_names(forward: ForwardGraph, step: StepGraph | None) -> None:

@@ -72,6 +72,7 @@ def lower(
     }
     artifacts: dict[str, tuple[str, bytes]] = {}
     if step is not None:
+        _check_rules(step, target)
         gradients = gradient_graph(step)
         check_operators(gradients.module, target, module_of)
         _check_state(gradients, target)
@@ -86,7 +87,8 @@ def lower(
             ),
         }
         params = {f"params.{name}": _array(inference.state[name]) for name in step.trainable}
-        buffers = {f"buffers.{name}": _array(inference.state[name]) for name in step.updated_buffers}
+        state = {**inference.state, **step.rule_state}
+        buffers = {f"buffers.{name}": _array(state[name]) for name in step.updated_buffers}
         artifacts = {
             "checkpoint": ("checkpoint", write_checkpoint(OrtCheckpoint(params, buffers))),
             "nominal_checkpoint": (
@@ -103,6 +105,18 @@ def lower(
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:
     return np.asarray(tensor.detach().numpy())
+
+
+def _check_rules(step: StepGraph, target: Target) -> None:
+    """Refuse what needs gradients, momentum and update in one graph: this runtime has one for each."""
+    rules = step.rules
+    what = f"restart {rules.restart!r}" if rules.restart != "none" else ""
+    what = "balancing 'famo'" if rules.balancing == "famo" else what
+    if what:
+        raise UnsupportedOperatorError(
+            f"{target.name}: {what} does not fit ONNX Runtime's on-device training, which computes gradients and update"
+            " in two models. Take another target, or leave the option out."
+        )
 
 
 def _check_state(gradients: GradientGraph, target: Target) -> None:

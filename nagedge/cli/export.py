@@ -34,6 +34,16 @@ def command(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Fix the batch size, which is free otherwise.")
     ] = None,
+    balancing: Annotated[
+        Literal["static", "uncertainty", "imtl_l", "dwa", "famo", "pcgrad"],
+        typer.Option(
+            help="How the step weighs its tasks: static weights, or a method that it computes itself."
+        ),
+    ] = "static",
+    restart: Annotated[
+        Literal["none", "gradient", "loss"],
+        typer.Option(help="When the step starts its momentum again from zero."),
+    ] = "none",
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -67,6 +77,8 @@ def command(
             trainable=trainable,
             batch_norm=batch_norm,
             batch=batch,
+            balancing=balancing,
+            restart=restart,
             calibration=calibration,
             progress=progress,
         )

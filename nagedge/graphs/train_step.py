@@ -11,19 +11,23 @@ constants of the graph and nothing is computed for their gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.func import grad_and_value
 
+from nagedge.graphs.balancing import Batch, follow_up, objective
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
+from nagedge.graphs.features import divide
 from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
+from nagedge.graphs.restart import RestartTest
 from nagedge.graphs.update import nesterov_update
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
-from nagedge.tasks import target_spec, total_loss
+from nagedge.step_rules import BALANCING_PREFIX, PLAIN, RESTART_PREFIX, StepRules
+from nagedge.tasks import target_spec
 from nagedge.training.nesterov import is_decayed
 
 __all__ = ["StepGraph", "select_outputs", "trace_train_step"]
@@ -46,6 +50,8 @@ class StepGraph:
         deferred: operators that were left whole, for :func:`nagedge.graphs.specialization.specialize`.
         tasks: what the losses were made of, for formats that evaluate too.
         momentum, weight_decay: defaults, for formats that hold them as constants.
+        rules: how the losses become one, and when momentum starts again.
+        rule_state: what that begins with: the values of its buffers, by name.
     """
 
     module: fx.GraphModule
@@ -61,6 +67,8 @@ class StepGraph:
     tasks: tuple[TaskSpec, ...] = ()
     momentum: float = 0.9
     weight_decay: float = 0.0
+    rules: StepRules = PLAIN
+    rule_state: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def all_outputs(self) -> tuple[str, ...]:
@@ -78,6 +86,7 @@ def trace_train_step(
     deferred: Collection[Any] = (),
     momentum: float = 0.9,
     weight_decay: float = 0.0,
+    rules: StepRules = PLAIN,
 ) -> StepGraph:
     """Trace the training step of ``forward`` for the parameters named in ``trainable``.
 
@@ -89,8 +98,10 @@ def trace_train_step(
         overrides: a backend's own decompositions.
         deferred: operators to leave whole, because backends decompose them in different ways.
         momentum, weight_decay: defaults to remember; the traced step takes them as inputs.
+        rules: how the losses become one, and when momentum starts again.
 
     Raises:
+        ConfigurationError: balancing compares gradients, but the tasks share nothing that is trained.
         FixedBatchError: the forward graph's batch is symbolic, but its gradient's cannot be.
     """
     data = [*forward.inputs, *_target_specs(tasks), TensorSpec("sample_weight", "float32", (BATCH,))]
@@ -99,40 +110,48 @@ def trace_train_step(
         name for name in forward.state_names if name not in set(trainable) | set(forward.updated_buffers)
     ]
     decayed = frozenset(name for name in trainable if is_decayed(name, state[name]))
-    inputs_count, trainable_count, buffer_count = (
-        len(forward.inputs),
-        len(trainable),
-        len(forward.updated_buffers),
-    )
+    graph = divide(forward, trainable) if rules.balancing == "pcgrad" else forward
+    own_state = rules.state(tasks)
+    buffer_names = (*forward.updated_buffers, *own_state)
 
     def step(*flat: Tensor) -> list[Tensor]:
         values = iter(flat)
-        inputs = [next(values) for _ in range(inputs_count)]
-        targets = {task.name: next(values) for task in tasks}
+
+        def take(names: Sequence[str]) -> dict[str, Tensor]:
+            return {name: next(values) for name in names}
+
+        inputs = list(take([spec.name for spec in forward.inputs]).values())
+        targets = take([task.name for task in tasks])
         sample_weight, lr, momentum, weight_decay = (next(values) for _ in range(4))
-        params = [next(values) for _ in range(trainable_count)]
-        velocities = [next(values) for _ in range(trainable_count)]
-        buffers = [next(values) for _ in range(buffer_count)]
+        params, velocities = take(trainable), take(trainable)
+        buffers = take(buffer_names)
         constants = dict(zip(frozen, values, strict=True))
+        batch = Batch(inputs, targets, sample_weight)
+        balancing = _under(BALANCING_PREFIX, buffers, own_state)
 
-        def loss(trained: list[Tensor]) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor]]]:
-            full = constants | dict(zip(forward.updated_buffers, buffers, strict=True))
-            full |= dict(zip(trainable, trained, strict=True))
-            outputs, new_buffers = forward(full, inputs)
-            total, by_task = total_loss(tasks, outputs, targets, sample_weight)
-            return total, (by_task, new_buffers)
+        def loss(trained: dict[str, Tensor]) -> tuple[Tensor, tuple[Any, ...]]:
+            found = objective(rules, graph, tasks, constants | buffers | trained, batch, balancing)
+            return found.value, (found.total, found.by_task, found.buffers, found.state)
 
-        gradients, (total, (by_task, new_buffers)) = grad_and_value(loss, has_aux=True)(params)
+        followed, (_, (total, by_task, new_buffers, remembered)) = grad_and_value(loss, has_aux=True)(params)
+        gradients = [followed[name] for name in trainable]
+        restart = RestartTest(rules, momentum, total, _under(RESTART_PREFIX, buffers, own_state))
         new_params, new_velocities = nesterov_update(
-            trainable, params, gradients, velocities, decayed=decayed, lr=lr, momentum=momentum,
-            weight_decay=weight_decay,
+            trainable, list(params.values()), gradients, list(velocities.values()), decayed=decayed, lr=lr,
+            momentum=momentum, weight_decay=weight_decay, restarts=None if rules.restart == "none" else restart,
         )  # fmt: skip
+        if rules.balancing == "famo":
+            learnt = constants | buffers | dict(zip(trainable, new_params, strict=True))
+            remembered |= follow_up(rules, forward, tasks, learnt, batch, balancing | remembered)
+        kept = balancing | remembered
+        new_buffers |= {f"{BALANCING_PREFIX}{name}": value for name, value in kept.items()}
+        new_buffers |= {f"{RESTART_PREFIX}{name}": value for name, value in restart.state().items()}
         return [
             total,
             *(by_task[task.name] for task in tasks),
             *new_params,
             *new_velocities,
-            *(new_buffers[name] for name in forward.updated_buffers),
+            *(new_buffers[name] for name in buffer_names),
             *gradients,
         ]
 
@@ -147,6 +166,7 @@ def trace_train_step(
         *(state_spec("params", name) for name in trainable),
         *(state_spec("momentum", name) for name in trainable),
         *(state_spec("buffers", name) for name in forward.updated_buffers),
+        *(TensorSpec(f"buffers.{name}", "float32", (len(first),)) for name, first in own_state.items()),
     ]
     arguments = [_example(spec) for spec in specs] + [state[name] for name in frozen]
     dynamic = [BATCH in spec.shape for spec in specs] + [False] * len(frozen)
@@ -162,7 +182,7 @@ def trace_train_step(
         *(f"loss.{task.name}" for task in tasks),
         *(f"next.params.{name}" for name in trainable),
         *(f"next.momentum.{name}" for name in trainable),
-        *(f"next.buffers.{name}" for name in forward.updated_buffers),
+        *(f"next.buffers.{name}" for name in buffer_names),
     ]
     return StepGraph(
         select_outputs(module, range(len(outputs))),
@@ -171,13 +191,15 @@ def trace_train_step(
         {name: state[name] for name in frozen},
         tuple(trainable),
         decayed,
-        forward.updated_buffers,
+        buffer_names,
         forward.batch,
         module,
         frozenset(deferred),
         tuple(tasks),
         momentum,
         weight_decay,
+        rules,
+        {name: torch.tensor(first) for name, first in own_state.items()},
     )
 
 
@@ -190,6 +212,11 @@ def select_outputs(module: fx.GraphModule, indices: Sequence[int]) -> fx.GraphMo
     graph.output([returned[index] for index in indices])
     graph.eliminate_dead_code()
     return fx.GraphModule(module, graph)  # it brings the constants that the graph reads
+
+
+def _under(prefix: str, buffers: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Return those of ``names`` that begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): buffers[name] for name in names if name.startswith(prefix)}
 
 
 def _target_specs(tasks: Sequence[TaskSpec]) -> list[TensorSpec]:

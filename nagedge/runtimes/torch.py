@@ -16,8 +16,10 @@ from torch import Tensor
 
 from nagedge.graphs.serialization import forward_from_json
 from nagedge.runtimes.state import TrainingState, checked_batch, initial_state
+from nagedge.runtimes.torch_balancing import ReferenceBatch, balancing_of
 from nagedge.runtimes.torch_threads import torch_threads
-from nagedge.tasks import total_loss
+from nagedge.step_rules import BALANCING_PREFIX
+from nagedge.training.stepper import turns_back
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
@@ -61,6 +63,11 @@ class _TorchTraining:
         self._params = {key: torch.tensor(state.params[key]).requires_grad_() for key in training.parameters}
         self._state |= self._params
         self._buffers = tuple(training.buffers)
+        self._rules = training.rules()
+        own = {name: self._state[name] for name in self._rules.state(self._tasks)}
+        self._balancing = balancing_of(
+            self._rules, self._forward, self._tasks, training.parameters, _without(BALANCING_PREFIX, own)
+        )
         decayed = set(training.decayed)
         groups = [
             {"params": [p for key, p in self._params.items() if (key in decayed) is decay], "decays": decay}
@@ -91,16 +98,42 @@ class _TorchTraining:
             }
         with torch_threads(self._threads):
             self._optimizer.zero_grad()
-            outputs, buffers = self._forward(self._state, [torch.from_numpy(a) for a in checked.values()])
-            expected = {key: torch.from_numpy(a) for key, a in wanted.items()}
-            total, by_task = total_loss(self._tasks, outputs, expected, torch.from_numpy(weight))
-            torch.autograd.backward(total)
+            batch = ReferenceBatch(
+                self._tasks,
+                [torch.from_numpy(array) for array in checked.values()],
+                {key: torch.from_numpy(array) for key, array in wanted.items()},
+                torch.from_numpy(weight),
+            )
+            total, by_task, buffers = self._balancing.backward(self._state, batch)
             for param in self._params.values():
                 if param.grad is None:  # a parameter that the loss does not depend on still decays
                     param.grad = torch.zeros_like(param)
+            self._restart(float(total.detach()), momentum)
             self._optimizer.step()
+            self._balancing.follow_up(self._state, batch)
             self._state |= {key: value.detach() for key, value in buffers.items()}
+            self._state |= {
+                f"{BALANCING_PREFIX}{key}": value for key, value in self._balancing.state().items()
+            }
         return {"loss": float(total.detach()), **{key: float(loss.detach()) for key, loss in by_task.items()}}
+
+    def _restart(self, loss: float, momentum: float) -> None:
+        """Zero the momentum buffers where the rules ask for it, and count."""
+        if self._rules.restart == "none":
+            return
+        buffers = {
+            key: self._optimizer.state[param]["momentum_buffer"] for key, param in self._params.items()
+        }
+        if self._rules.restart == "loss":
+            turned = bool(np.float32(loss) > self._state["restart.last_loss"].item())
+            self._state["restart.last_loss"] = torch.tensor([loss], dtype=torch.float32)
+        else:
+            gradients = [param.grad for param in self._params.values() if param.grad is not None]
+            turned = turns_back(gradients, list(buffers.values()), momentum)
+        if turned:
+            for buffer in buffers.values():
+                buffer.zero_()
+            self._state["restart.count"] = self._state["restart.count"] + 1
 
     def state(self) -> TrainingState:
         return TrainingState(
@@ -123,6 +156,10 @@ class _TorchInference:
         with torch.no_grad(), torch_threads(self._threads):
             outputs, _ = self._forward(self._state, [torch.from_numpy(a) for a in checked.values()])
         return {key: value.numpy() for key, value in outputs.items()}
+
+
+def _without(prefix: str, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in entries.items() if key.startswith(prefix)}
 
 
 def _copy(tensor: Tensor) -> npt.NDArray[Any]:
