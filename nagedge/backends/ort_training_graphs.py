@@ -65,7 +65,9 @@ def training_model(gradients: GradientGraph, opset: int) -> onnx.ModelProto:
         elif result.name.startswith("next.buffers."):
             # It overwrites a buffer of the checkpoint in place too: the runtime has no other way to update one.
             name = result.name.removeprefix("next.")
-            _accumulate(graph, name, result.name, _overwrite(graph), f"{name}_grad.accumulation.out")
+            _accumulate(
+                graph, name, result.name, _overwrite_after(graph, name), f"{name}_grad.accumulation.out"
+            )
     graph.input.append(helper.make_tensor_value_info(_RESET, TensorProto.BOOL, [1]))
     model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     return model
@@ -79,6 +81,41 @@ def _accumulate(graph: onnx.GraphProto, buffer: str, value: str, overwrite: str,
     )
     # Upstream hides outputs of this name from its users.
     graph.output.append(helper.make_tensor_value_info(flag, TensorProto.BOOL, [1]))
+
+
+def _overwrite_after(graph: onnx.GraphProto, buffer: str) -> str:
+    """Return a flag, always true, that is known only after every node has read ``buffer``.
+
+    A buffer is overwritten in place, in an order that nothing else would fix: one that several nodes read could change
+    before the last of them. The flag is made of what they compute.
+    """
+    readers = [node for node in graph.node if buffer in node.input]
+    if len(readers) < 2:
+        return _overwrite(graph)
+    axes = f"{buffer}/all"
+    graph.initializer.append(numpy_helper.from_array(np.asarray([], np.int64), axes))
+    sums = []
+    for place, reader in enumerate(readers):
+        number, total = f"{buffer}/read.{place}", f"{buffer}/sum.{place}"
+        graph.node.append(
+            helper.make_node("Cast", [reader.output[0]], [number], to=TensorProto.FLOAT, name=number)
+        )
+        graph.node.append(helper.make_node("ReduceSum", [number, axes], [total], keepdims=0, name=total))
+        sums.append(total)
+    above, not_above, flag, known = (f"{buffer}/{part}" for part in ("above", "not_above", "flag", "known"))
+    one = f"{buffer}/one"
+    graph.initializer.append(numpy_helper.from_array(np.asarray([1], np.int64), one))
+    total = f"{buffer}/sums"
+    graph.node.extend(
+        [
+            helper.make_node("Sum", sums, [total], name=total),
+            helper.make_node("Greater", [total, sums[0]], [above], name=above),
+            helper.make_node("Not", [above], [not_above], name=not_above),
+            helper.make_node("Or", [above, not_above], [flag], name=flag),
+            helper.make_node("Reshape", [flag, one], [known], name=known),
+        ]
+    )
+    return known
 
 
 def _overwrite(graph: onnx.GraphProto) -> str:

@@ -81,7 +81,10 @@ def divide(forward: ForwardGraph, trainable: Collection[str]) -> DividedGraph:
         node
         for node in nodes
         if node in shared
-        and (node in outputs or any(user in of_data and user not in shared for user in _readers(node)))
+        and (
+            node in outputs
+            or any(user in of_data and tasks[user] and user not in shared for user in _readers(node))
+        )
     ]
     if not cut:
         raise ConfigurationError(
