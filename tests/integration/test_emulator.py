@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from adb_device import TestDevice
+from adb_device import TestDevice, attached_device
 from torch import nn
 
 import nagedge
@@ -174,10 +174,6 @@ def test_the_guest_sees_its_own_processor(emulator: Installation) -> None:
 @pytest.fixture
 def board(emulator: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestDevice]:
     """A device behind the real adb, whose ``python3`` is the emulated one."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))  # a server of the test's own
-    monkeypatch.setenv("HOME", str(tmp_path))  # adb keeps keys there
     command, variables = guest_python(emulator, "onnxruntime", "cortex-a53")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -187,12 +183,8 @@ def board(emulator: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (programs / "python3").chmod(0o755)
     (programs / "dumpsys").write_text('#!/bin/sh\necho "  level: 77"; echo "Thermal Status: ${THERMAL:-0}"\n')
     (programs / "dumpsys").chmod(0o755)
-    device = TestDevice(tmp_path / "device", f"{programs}:/usr/bin:/bin")
-    program = adb.adb_program()
-    subprocess.run([program, "connect", device.serial], check=True, capture_output=True, timeout=60)
-    yield device
-    device.unplug()
-    subprocess.run([program, "kill-server"], check=False, capture_output=True, timeout=60)
+    with attached_device(tmp_path / "device", f"{programs}:/usr/bin:/bin", monkeypatch) as device:
+        yield device
 
 
 def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, board: TestDevice) -> None:
@@ -206,7 +198,10 @@ def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, boar
     assert workload.runtime.startswith("onnxruntime ")
     assert len(workload.latency.samples_ms) >= 10 + 4 * 8
     assert "5 rounds in new processes count, 0 were dropped as the device was throttled." in workload.notes
-    assert "Battery: 77 %." in workload.notes
+    assert workload.device_run is not None
+    assert workload.device_run.program == "python"
+    assert [one.stage for one in workload.device_run.readings] == ["before", *["during"] * 4, "after"]
+    assert {one.conditions.battery_percent for one in workload.device_run.readings} == {77}
 
 
 def test_a_device_that_is_unplugged_leaves_what_was_complete(
