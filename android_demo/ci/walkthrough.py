@@ -44,8 +44,8 @@ def compile_standins(tools: Tools, core: Path, out: Path) -> None:
 def launch_command(tools: Tools, core: Path, out: Path, assets: Path) -> tuple[list[str], dict[str, str]]:
     """Return what starts the benchmark's activity as ``am start`` does, and its environment.
 
-    A folder for its data, the file for what ``dumpsys activity`` would print, and the intent's extras are to be added; see
-    ci/standins/standin/Launch.java.
+    A folder for its data, the file for what ``dumpsys activity`` would print, and the intent's extras are to be added;
+    see ci/standins/standin/Launch.java.
     """
     options, environment = runtime_options(tools, out)
     command = [*_java(tools, core, out), *options, "standin.Launch", _RESOURCES, assets]
@@ -55,6 +55,11 @@ def launch_command(tools: Tools, core: Path, out: Path, assets: Path) -> tuple[l
 def _java(tools: Tools, core: Path, out: Path) -> list[str | Path]:
     # What a stand-in has comes before its bare declaration.
     path = classpath(
-        out / "standins", out / "android-stubs.jar", out / "app.jar", core, tools.kotlin_library, tools.ort_java
+        out / "standins",
+        out / "android-stubs.jar",
+        out / "app.jar",
+        core,
+        tools.kotlin_library,
+        tools.ort_java,
     )
     return ["java", "-Xmx768m", "-XX:TieredStopAtLevel=1", "-cp", path]

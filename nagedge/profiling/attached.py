@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["measure_attached"]
 
 _ROUNDS = 5
+_FIGURE_ROUNDS = 12
+"""Rounds of a program that prints one figure a process: an interval of the median needs six."""
 _WARM_UP = 2
 """Calls at the beginning of each later round that do not count: its process is new."""
 
@@ -58,17 +60,18 @@ def measure_attached(
     chosen = _chosen(bundle, artifact, device)
     pinning = choose_cores(serial, device.cores)
     advance("copying", 0)
+    single = chosen == "native" and artifact.backend != "onnxruntime"  # prints one figure a process
+    count = _FIGURE_ROUNDS if single else _ROUNDS
     take = _TAKERS[chosen](
-        bundle, artifact, serial, threads=threads, budget_s=budget_s / _ROUNDS, pinning=pinning
+        bundle, artifact, serial, threads=threads, budget_s=budget_s / count, pinning=pinning
     )
     found = take_rounds(
-        serial, _ROUNDS, take,
+        serial, count, take,
         core=pinning.cores[0] if pinning.cores else 0,
-        advance=lambda number: advance("timing", 10 + 90 * number // _ROUNDS),
+        advance=lambda number: advance("timing", 10 + 90 * number // count),
     )  # fmt: skip
     first, *later = found.kept
-    # A program that prints one figure a process has no calls to leave out.
-    skipped = _WARM_UP if chosen != "native" or artifact.backend == "onnxruntime" else 0
+    skipped = 0 if single else _WARM_UP
     kept = [*first.durations_ns, *(number for one in later for number in one.durations_ns[skipped:])]
     notes = [_counted(found), *dict.fromkeys(note for one in found.kept for note in one.notes)]
     if found.ended:

@@ -2,8 +2,8 @@
 
 It speaks what adb needs of the protocol: CNXN, OPEN, OKAY, WRTE, CLSE; the services ``shell`` (version 2, with exit
 codes)
-and ``sync`` (STAT, SEND, RECV). No authentication, no other service. Paths under ``/data/local/tmp`` are the folder's, and
-those under ``/sys`` too when it has such a folder.
+and ``sync`` (STAT, SEND, RECV). No authentication, no other service. Paths under ``/data/local/tmp`` are the folder's,
+and those under ``/sys`` too when it has such a folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Android app, built once for all tests that need it: its tools, its `core`, its APK, and bundles to compare with."""
+"""The Android app, built once for all tests that need it: its tools, `core`, its APK, and bundles to compare with."""
 
 from __future__ import annotations
 

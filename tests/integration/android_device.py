@@ -1,13 +1,14 @@
 """Android's commands on the test device of adb_device.py: ``am``, ``pm``, ``dumpsys``, and cores of two kinds.
 
-``am start`` really runs the app's benchmark: its activity, compiled as for the APK, on the stand-ins of Android's classes,
-with ``core`` and ONNX Runtime on this machine's JVM. So what comes back is what the real code writes. The rest prints what
-Android prints (com.android.server.am.ActivityManagerShellCommand and ActivityTaskManagerService.dumpActivity, BatteryService,
+``am start`` really runs the app's benchmark: its activity, compiled as for the APK, on the stand-ins of Android's
+classes, with ``core`` and ONNX Runtime on this machine's JVM. So what comes back is what the real code writes. The rest
+prints what Android prints (its ActivityManagerShellCommand, ActivityTaskManagerService.dumpActivity, BatteryService and
 ThermalManagerService).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 __all__ = ["AndroidCommands"]
 
-_AM = '''\
+_AM = """\
 import json, os, pathlib, signal, subprocess, sys
 config = json.loads(pathlib.Path({config!r}).read_text())
 folder = pathlib.Path(config["folder"])
@@ -51,7 +52,7 @@ with (folder / "log").open("a") as log:
     )
 pid.write_text(str(child.pid))
 print("Status: ok\\nLaunchState: COLD\\nActivity: " + component + "\\nTotalTime: 412\\nWaitTime: 420\\nComplete")
-'''
+"""
 
 _DUMPSYS = """\
 #!/bin/sh
@@ -159,10 +160,8 @@ class AndroidCommands:
         """End the app, as the system does when memory is short."""
         pid = self.folder / "pid"
         if pid.exists():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid.read_text()), 9)
-            except ProcessLookupError:
-                pass
 
     def _program(self, name: str, text: str) -> None:
         (self.programs / name).write_text(text)

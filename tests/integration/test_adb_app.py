@@ -1,7 +1,7 @@
 """``nagedge profile --device adb:SERIAL`` drives the app's own benchmark, through the real adb, on a test device.
 
-The device is adb_device.py with the commands of android_device.py: the activity, `core` and ONNX Runtime are the real ones,
-on this machine's JVM.
+The device is adb_device.py with the commands of android_device.py: the activity, `core` and ONNX Runtime are the real
+ones, on this machine's JVM.
 """
 
 from __future__ import annotations
@@ -79,9 +79,12 @@ def test_the_app_measures_what_was_pushed(built: Built, phone: Phone) -> None:
         assert (workload.device, workload.evidence) == (phone.name, "measured-device")
         assert workload.latency.evidence == "measured-device"
         assert (workload.target, workload.batch, workload.threads) == (TARGET, 3, 1)
-        assert workload.artifact == built.exported.manifest.targets[TARGET].artifacts[
-            {"infer": "infer", "train": "train_step"}[workload.name]
-        ]
+        assert (
+            workload.artifact
+            == built.exported.manifest.targets[TARGET].artifacts[
+                {"infer": "infer", "train": "train_step"}[workload.name]
+            ]
+        )
         assert workload.runtime == "onnxruntime 1.26.0", "the app's own, not that of this Python"
         assert workload.latency.quantile(0.5).value is not None
         assert "Measured by the NagEdge app on stand-in." in workload.notes
@@ -91,7 +94,9 @@ def test_the_app_measures_what_was_pushed(built: Built, phone: Phone) -> None:
         assert run.machine == "NagEdge stand-in, none, Android 7.0 (API 24)"
         if slow != fast:
             assert run.cores == f"{fast}, the fastest of 2 kinds"
-        readings = [(one.stage, one.conditions.battery_percent, one.conditions.temperature_c) for one in run.readings]
+        readings = [
+            (one.stage, one.conditions.battery_percent, one.conditions.temperature_c) for one in run.readings
+        ]
         assert readings[0] == ("before", 77, 31.6)
         assert readings[-1] == ("after", 77, 31.6)
     # The bundle went over once; each round is a new process, told what to do.
@@ -135,11 +140,16 @@ def test_a_round_of_a_hot_phone_is_dropped_and_counted(
     assert run.why_throttled == "Android's thermal status was 3"
     assert run.cores == "any: as its system schedules them"
     assert max(one.conditions.thermal_status or 0 for one in run.readings) == 3
-    assert f"{run.rounds} rounds in new processes count, {run.rounds_throttled} were dropped" in workload.notes[0]
+    assert (
+        f"{run.rounds} rounds in new processes count, {run.rounds_throttled} were dropped"
+        in workload.notes[0]
+    )
     assert f"({run.calls_throttled} calls: Android's thermal status was 3)" in workload.notes[0]
     data = json.loads(Profile.to_json(replace(_empty(), workloads=(workload,))))
     assert data["workloads"][0]["device_run"]["calls_throttled"] == run.calls_throttled
-    sheet = next(one for one in profile_sheets(replace(_empty(), workloads=(workload,))) if "Attached" in one.title)
+    sheet = next(
+        one for one in profile_sheets(replace(_empty(), workloads=(workload,))) if "Attached" in one.title
+    )
     (row,) = sheet.rows
     assert dict(zip(sheet.columns, row, strict=True))["throttled calls"] == run.calls_throttled
 
@@ -151,7 +161,8 @@ def _empty() -> Profile:
 def test_a_phone_that_is_always_hot_is_told_to_cool_down(built: Built, phone: Phone) -> None:
     phone.commands.weather(status=4)
     with pytest.raises(
-        RuntimeUnavailableError, match=r"throttled in all of 2 rounds: Android's thermal status was 4\. Let it cool"
+        RuntimeUnavailableError,
+        match=r"throttled in all of 2 rounds: Android's thermal status was 4\. Let it cool",
     ):
         profile(built.exported, phone.name, "infer")
 
@@ -184,7 +195,9 @@ def test_an_app_that_is_killed_or_closed_is_noticed(built: Built, phone: Phone) 
 
     looked: list[str] = []
     phone.device.before = once_it_measures
-    with pytest.raises(RuntimeUnavailableError, match=r"was closed or killed before it was done\. Leave the phone alone"):
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"was closed or killed before it was done\. Leave the phone alone"
+    ):
         nagedge.profile(built.exported, what=["train"], device=phone.name, target=TARGET, budget_s=30)
 
 
@@ -195,7 +208,9 @@ def test_a_bundle_that_arrives_damaged_is_refused_with_the_apps_words(built: Bui
                 path.write_bytes(path.read_bytes()[:-1])
 
     phone.device.before = damage
-    with pytest.raises(nagedge.BundleError, match=r"the app on device .* cannot measure it: .*infer\.onnx has \d+ bytes"):
+    with pytest.raises(
+        nagedge.BundleError, match=r"the app on device .* cannot measure it: .*infer\.onnx has \d+ bytes"
+    ):
         profile(built.exported, phone.name, "infer")
 
 
@@ -215,7 +230,7 @@ def test_a_device_without_app_and_python_says_what_it_lacks(
             profile(built.exported, f"adb:{device.serial}/python", "infer")
         # An app that is there by name only: Android says so, with the exit code 0.
         (commands.programs / "pm").write_text('#!/bin/sh\necho "package:/data/app/old.apk"\n')
-        with pytest.raises(RuntimeUnavailableError, match=r"cannot be started: Error type 3.*Install the app"):
+        with pytest.raises(
+            RuntimeUnavailableError, match=r"cannot be started: Error type 3.*Install the app"
+        ):
             profile(built.exported, f"adb:{device.serial}", "infer")
-
-
