@@ -21,7 +21,7 @@ import pytest
 
 from nagedge.devices.adb import adb_program
 
-__all__ = ["TestDevice", "attached_device"]
+__all__ = ["TestDevice", "adb_server", "attached_device"]
 
 _NAMES = ("CNXN", "OPEN", "OKAY", "WRTE", "CLSE")
 _CODES = {name: struct.unpack("<I", name.encode())[0] for name in _NAMES}
@@ -31,13 +31,25 @@ _BANNER = b"device::ro.product.name=nagedge;ro.product.model=Test_board;ro.produ
 _TEMPORARY = "/data/local/tmp"
 
 
-@contextlib.contextmanager
-def attached_device(folder: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestDevice]:
-    """Attach a test device to an adb server of the test's own; see :class:`TestDevice` for the arguments."""
+@pytest.fixture(scope="session")
+def adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an adb server of the tests' own: it takes three seconds to start."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-    monkeypatch.setenv("HOME", str(folder))  # adb keeps keys there
+    home = str(tmp_path_factory.mktemp("adb"))  # adb keeps keys there
+    environment = {**os.environ, "ANDROID_ADB_SERVER_PORT": str(port), "HOME": home}
+    program = adb_program()
+    subprocess.run([program, "start-server"], check=True, capture_output=True, timeout=60, env=environment)
+    yield port
+    subprocess.run([program, "kill-server"], check=False, capture_output=True, timeout=60, env=environment)
+
+
+@contextlib.contextmanager
+def attached_device(
+    folder: Path, path: str, server: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestDevice]:
+    """Attach a test device to :func:`adb_server`; see :class:`TestDevice` for the other arguments."""
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(server))
     device = TestDevice(folder, path)
     program = adb_program()
     subprocess.run([program, "connect", device.serial], check=True, capture_output=True, timeout=60)
@@ -45,7 +57,7 @@ def attached_device(folder: Path, path: str, monkeypatch: pytest.MonkeyPatch) ->
         yield device
     finally:
         device.unplug()
-        subprocess.run([program, "kill-server"], check=False, capture_output=True, timeout=60)
+        subprocess.run([program, "disconnect", device.serial], check=False, capture_output=True, timeout=60)
 
 
 class TestDevice:

@@ -21,7 +21,7 @@ import walkthrough  # isort: skip
 import nagedge
 from nagedge.devices import android_app
 from nagedge.devices.host import describe_host
-from nagedge.errors import RuntimeUnavailableError
+from nagedge.errors import BundleError, RuntimeUnavailableError
 from nagedge.profiling import attached
 from nagedge.profiling.report import render_report
 from nagedge.profiling.results import SCHEMA_VERSION, Profile
@@ -41,7 +41,7 @@ class Phone:
 
 
 @pytest.fixture
-def phone(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
+def phone(built: Built, tmp_path: Path, adb_server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Phone]:
     """A phone with the app and without Python."""
     monkeypatch.setattr(attached, "_ROUNDS", 2)  # a JVM is started in each
     monkeypatch.setattr(android_app, "_POLL_S", 0.2)
@@ -49,7 +49,7 @@ def phone(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         built.tools, built.core, built.folder, built.folder / "assets"
     )
     commands = AndroidCommands(tmp_path / "android", java, environment)
-    with attached_device(tmp_path / "device", _without_python(commands), monkeypatch) as device:
+    with attached_device(tmp_path / "device", _without_python(commands), adb_server, monkeypatch) as device:
         yield Phone(device, commands)
     commands.kill()
 
@@ -209,16 +209,16 @@ def test_a_bundle_that_arrives_damaged_is_refused_with_the_apps_words(built: Bui
 
     phone.device.before = damage
     with pytest.raises(
-        nagedge.BundleError, match=r"the app on device .* cannot measure it: .*infer\.onnx has \d+ bytes"
+        BundleError, match=r"the app on device .* cannot measure it: .*infer\.onnx has \d+ bytes"
     ):
         profile(built.exported, phone.name, "infer")
 
 
 def test_a_device_without_app_and_python_says_what_it_lacks(
-    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Built, tmp_path: Path, adb_server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = AndroidCommands(tmp_path / "android", None, {})
-    with attached_device(tmp_path / "device", _without_python(commands), monkeypatch) as device:
+    with attached_device(tmp_path / "device", _without_python(commands), adb_server, monkeypatch) as device:
         with pytest.raises(RuntimeUnavailableError) as caught:
             profile(built.exported, f"adb:{device.serial}", "infer")
         for part in (

@@ -172,7 +172,9 @@ def test_the_guest_sees_its_own_processor(emulator: Installation) -> None:
 
 
 @pytest.fixture
-def board(emulator: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestDevice]:
+def board(
+    emulator: Installation, tmp_path: Path, adb_server: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestDevice]:
     """A device behind the real adb, whose ``python3`` is the emulated one."""
     command, variables = guest_python(emulator, "onnxruntime", "cortex-a53")
     programs = tmp_path / "bin"
@@ -183,7 +185,7 @@ def board(emulator: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (programs / "python3").chmod(0o755)
     (programs / "dumpsys").write_text('#!/bin/sh\necho "  level: 77"; echo "Thermal Status: ${THERMAL:-0}"\n')
     (programs / "dumpsys").chmod(0o755)
-    with attached_device(tmp_path / "device", f"{programs}:/usr/bin:/bin", monkeypatch) as device:
+    with attached_device(tmp_path / "device", f"{programs}:/usr/bin:/bin", adb_server, monkeypatch) as device:
         yield device
 
 
