@@ -20,6 +20,7 @@ from android_golden import TARGET
 import walkthrough  # isort: skip
 import nagedge
 from nagedge.devices import android_app
+from nagedge.devices.catalogue import list_devices
 from nagedge.devices.host import describe_host
 from nagedge.errors import BundleError, RuntimeUnavailableError
 from nagedge.profiling import attached
@@ -99,6 +100,8 @@ def test_the_app_measures_what_was_pushed(built: Built, phone: Phone) -> None:
         ]
         assert readings[0] == ("before", 77, 31.6)
         assert readings[-1] == ("after", 77, 31.6)
+    (listed,) = [one for one in list_devices() if one.name == phone.name]
+    assert (listed.runtimes, listed.state) == ("the Android app (onnxruntime)", "ready")
     # The bundle went over once; each round is a new process, told what to do.
     started = phone.commands.started()
     assert len(started) == 4

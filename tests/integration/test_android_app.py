@@ -176,6 +176,36 @@ def test_gradle_has_the_versions_that_are_tested_here() -> None:
     assert (settings.minimum_sdk, settings.target_sdk) == (24, 36)
 
 
+def test_the_build_scripts_of_gradle_are_kotlin_and_name_what_the_catalog_has(
+    fetched: android_tools.Tools, tmp_path: Path
+) -> None:
+    """Gradle's own classes are not to be had here: the compiler knows no name of theirs, but it parses every line."""
+    scripts = [path.read_text(encoding="utf-8") for path in sorted(DEMO.rglob("*.gradle.kts"))]
+    assert len(scripts) == 4
+    together = "\n".join(scripts)
+    catalog = tomllib.loads((DEMO / "gradle/libs.versions.toml").read_text(encoding="utf-8"))
+    declared = {name.replace("-", ".") for name in catalog["libraries"]}
+    declared |= {f"plugins.{name.replace('-', '.')}" for name in catalog["plugins"]}
+    used = set(re.findall(r"\blibs\.([\w.]+)", together)) - {"versions.onnxruntime.get"}
+    assert used == declared
+    for entry in (*catalog["libraries"].values(), *catalog["plugins"].values()):
+        assert entry["version"]["ref"] in catalog["versions"]
+
+    lines = together.splitlines()
+    imports = [line for line in lines if line.startswith("import ")]
+    body = "\n".join([*imports, *(line for line in lines if not line.startswith("import "))])
+    (tmp_path / "scripts.kts").write_text(body, encoding="utf-8")
+    (tmp_path / "broken.kts").write_text(
+        body.replace("compileSdk = 36", "compileSdk = = 36"), encoding="utf-8"
+    )
+    with pytest.raises(build.BuildError) as caught:
+        build.run([*fetched.kotlinc(), "-no-reflect", "-d", "out", "scripts.kts", "broken.kts"], cwd=tmp_path)
+    found = re.findall(r"^(\w+)\.kts:\d+:\d+: error: (.*)", str(caught.value), re.MULTILINE)
+    assert sum(name == "scripts" and text.startswith("unresolved reference") for name, text in found) > 50
+    assert [text for name, text in found if name == "scripts" and "syntax" in text] == []
+    assert [text for name, text in found if name == "broken" and "syntax" in text] != []
+
+
 def test_no_tool_is_in_the_repository_and_core_knows_no_android() -> None:
     for path in DEMO.rglob("*"):
         if path.is_file() and not {".gradle", "build", "__pycache__", "assets"} & set(

@@ -18,6 +18,7 @@ from torch import nn
 import nagedge
 from nagedge.devices import adb, arm64
 from nagedge.devices.arm64 import Installation
+from nagedge.devices.catalogue import list_devices
 from nagedge.devices.counting import count_calls
 from nagedge.devices.emulator import guest_python
 from nagedge.errors import BundleError, RuntimeUnavailableError
@@ -191,6 +192,8 @@ def board(
 
 def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, board: TestDevice) -> None:
     assert adb.attached() == (adb.Attached(board.serial, "device", "Test board"),)
+    (listed,) = [one for one in list_devices() if one.name == f"adb:{board.serial}"]
+    assert listed.runtimes == "those of its own Python 3"
     found = nagedge.profile(
         bundle, what=["infer"], device=f"adb:{board.serial}", target=FP32, batch=4, budget_s=0.5
     )
