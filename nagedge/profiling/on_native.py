@@ -22,7 +22,7 @@ from nagedge.devices import adb
 from nagedge.errors import BundleError, DataError, RuntimeUnavailableError
 from nagedge.profiling.artifacts import feeds
 from nagedge.profiling.native_output import parse_benchmark_model, parse_perf_test
-from nagedge.profiling.rounds import Round
+from nagedge.profiling.rounds import Round, run_watched
 from nagedge.runtimes.onnxruntime import load_session
 
 if TYPE_CHECKING:
@@ -117,9 +117,8 @@ def _benchmark_model(
     )
 
     def take(number: int, watch: Callable[[], None]) -> Round:
-        del watch
         found = _read(
-            lambda: parse_benchmark_model(_run(serial, f"{pinning.prefix}{program} {flags}")),
+            lambda: parse_benchmark_model(_run(serial, f"{pinning.prefix}{program} {flags}", watch)),
             artifact, serial,
         )  # fmt: skip
         figure_us = found.mean_us if found.median_us is None else found.median_us
@@ -161,13 +160,13 @@ def _perf_test(
     plain = " -M" if artifact.what == "train" else ""
     runs = _PILOT_RUNS
 
-    def once(count: int) -> tuple[tuple[float, ...], Round]:
+    def once(count: int, watch: Callable[[], None]) -> tuple[tuple[float, ...], Round]:
         command = (
             f"cd {_FOLDER} && rm -f result.csv && LD_LIBRARY_PATH=. {pinning.prefix}{program} -e cpu -m times "
             f"-r {count} -x {threads} -y 1{plain} model/model.onnx result.csv && echo && echo '#result' "
             "&& cat result.csv"
         )
-        printed, _, written = _run(serial, command).partition("#result")
+        printed, _, written = _run(serial, command, watch).partition("#result")
         found = parse_perf_test(printed, written)
         note = (
             f"The process took {found.peak_bytes / 2**20:.0f} MiB at most, says onnxruntime_perf_test."
@@ -181,18 +180,17 @@ def _perf_test(
 
     def take(number: int, watch: Callable[[], None]) -> Round:
         nonlocal runs
-        del watch
         if number == 0:
-            durations, _ = _read(lambda: once(_PILOT_RUNS), artifact, serial)
+            durations, _ = _read(lambda: once(_PILOT_RUNS, watch), artifact, serial)
             runs = int(min(_MOST_RUNS, max(_FEWEST_RUNS, budget_s / float(np.median(durations)))))
-        return _read(lambda: once(runs), artifact, serial)[1]
+        return _read(lambda: once(runs, watch), artifact, serial)[1]
 
     return take
 
 
-def _run(serial: str, command: str) -> str:
+def _run(serial: str, command: str, watch: Callable[[], None]) -> str:
     """Return what a program prints, errors too; when it fails, that is all there is to say why."""
-    text = adb.shell(serial, f'({command}) 2>&1; code=$?; echo; echo "#exit $code"')
+    text = run_watched(serial, f'({command}) 2>&1; code=$?; echo; echo "#exit $code"', watch)
     said, _, code = text.rpartition("#exit ")
     if code.strip() != "0" and "Inference timings" not in said and "#result" not in said:
         lines = [line.strip() for line in said.splitlines() if line.strip()]

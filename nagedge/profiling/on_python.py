@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nagedge.devices import adb
 from nagedge.errors import BundleError
 from nagedge.profiling.artifacts import feeds
-from nagedge.profiling.rounds import Round
+from nagedge.profiling.rounds import Round, run_watched
 from nagedge.runtimes import runner
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def python_rounds(
             adb.push(serial, file, target)
 
     def take(number: int, watch: Callable[[], None]) -> Round:
-        del number, watch  # the shell is busy: what it is like before and after has to do
+        del number
         command = "python3 runner.py --requests requests.jsonl --answers answers.jsonl --folder ."
-        adb.shell(serial, f"cd {_FOLDER} && rm -f answers.jsonl && {pinning.prefix}{command}")
+        run_watched(serial, f"cd {_FOLDER} && rm -f answers.jsonl && {pinning.prefix}{command}", watch)
         with tempfile.TemporaryDirectory(prefix="nagedge-adb-") as name:
             adb.pull(serial, f"{_FOLDER}/answers.jsonl", Path(name) / "answers.jsonl")
             lines = (Path(name) / "answers.jsonl").read_text(encoding="utf-8").splitlines()

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from nagedge.devices.adb import shell
 from nagedge.devices.conditions import read_conditions, why_throttled
 from nagedge.errors import RuntimeUnavailableError
 from nagedge.profiling.device_run import Reading
 
-__all__ = ["Round", "Rounds", "take_rounds"]
+__all__ = ["Round", "Rounds", "run_watched", "take_rounds"]
 
 _READ_EVERY_S = 2.0
 """A reading during a round disturbs it."""
@@ -46,6 +48,15 @@ class Rounds:
     why_throttled: str
     ended: str
     readings: tuple[Reading, ...]
+
+
+def run_watched(serial: str, command: str, watch: Callable[[], None]) -> str:
+    """Run a command in a device's shell and call ``watch`` now and then meanwhile; raises as ``shell`` does."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(shell, serial, command)
+        while not wait([running], timeout=0.5).done:
+            watch()
+        return running.result()
 
 
 def take_rounds(

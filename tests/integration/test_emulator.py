@@ -205,7 +205,9 @@ def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, boar
     assert "5 rounds in new processes count, 0 were dropped as the device was throttled." in workload.notes
     assert workload.device_run is not None
     assert workload.device_run.program == "python"
-    assert [one.stage for one in workload.device_run.readings] == ["before", *["during"] * 4, "after"]
+    stages = [one.stage for one in workload.device_run.readings]
+    assert stages == ["before", *["during"] * (len(stages) - 2), "after"]
+    assert len(stages) >= 6
     assert {one.conditions.battery_percent for one in workload.device_run.readings} == {77}
 
 
