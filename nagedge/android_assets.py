@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nagedge.bundle import MANIFEST_FILE, MOMENTUM_FILE, PARAMS_FILE, check_replaceable
+from nagedge.bundle import check_replaceable
+from nagedge.devices.android_app import app_files, app_target
 from nagedge.errors import ConfigurationError
 from nagedge.files import replace_folder
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
-    from nagedge.manifest import TargetEntry
 
 __all__ = ["ASSET_FOLDER", "write_android_assets"]
 
@@ -33,10 +33,9 @@ def write_android_assets(bundle: Bundle, assets: str | Path) -> Path:
     Raises:
         ConfigurationError: no target fits, or something else is in the place of ``bundle/``.
     """
-    artifacts = _target(bundle).artifacts
+    names = app_files(bundle.manifest, _target(bundle))
     folder = Path(assets) / ASSET_FOLDER
     check_replaceable(folder)
-    names = [MANIFEST_FILE, PARAMS_FILE, MOMENTUM_FILE, artifacts["infer"], artifacts["train_step"]]
     try:
         with replace_folder(folder) as new:
             for name in names:
@@ -50,18 +49,12 @@ def write_android_assets(bundle: Bundle, assets: str | Path) -> Path:
     return folder
 
 
-def _target(bundle: Bundle) -> TargetEntry:
-    """Return the first target that the app can run, which is the one that it takes."""
-    targets = bundle.manifest.targets
-    for entry in targets.values():
-        if (
-            entry.backend == "onnxruntime"
-            and entry.precision == "fp32"
-            and {"infer", "train_step"} <= entry.artifacts.keys()
-        ):
-            return entry
-    raise ConfigurationError(
-        f"bundle {str(bundle.path)!r} has no target that trains on ONNX Runtime in float32, which the Android app "
-        f"needs (it has {', '.join(targets)}): export it with --target any-any-onnxruntime-fp32-train. No assets were "
-        "written."
-    )
+def _target(bundle: Bundle) -> str:
+    target = app_target(bundle.manifest)
+    if target is None:
+        raise ConfigurationError(
+            f"bundle {str(bundle.path)!r} has no target that trains on ONNX Runtime in float32, which the Android app "
+            f"needs (it has {', '.join(bundle.manifest.targets)}): export it with --target "
+            "any-any-onnxruntime-fp32-train. No assets were written."
+        )
+    return target

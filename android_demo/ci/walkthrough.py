@@ -11,7 +11,9 @@ from pathlib import Path
 from build import DEMO, classpath, run, runtime_options
 from tools import Tools
 
-__all__ = ["walk_through"]
+__all__ = ["compile_standins", "launch_command", "walk_through"]
+
+_RESOURCES = DEMO / "app" / "src" / "main" / "res"
 
 
 def walk_through(tools: Tools, core: Path, out: Path, assets: Path, pictures: Path | None = None) -> str:
@@ -24,17 +26,40 @@ def walk_through(tools: Tools, core: Path, out: Path, assets: Path, pictures: Pa
     Raises:
         BuildError: something did not hold.
     """
+    compile_standins(tools, core, out)
+    options, environment = runtime_options(tools, out)
+    command = [*_java(tools, core, out), "-Djava.awt.headless=true", *options, "standin.Walkthrough"]
+    return run([*command, _RESOURCES, assets, out / "phone", pictures or "-"], env=environment)
+
+
+def compile_standins(tools: Tools, core: Path, out: Path) -> None:
+    """Compile the stand-ins into ``out``, against what :func:`apk.compile_app` left there."""
     classes = out / "standins"
     classes.mkdir(exist_ok=True)
     against = classpath(out / "android-stubs.jar", out / "app.jar", core, tools.kotlin_library)
     sources = sorted((DEMO / "ci" / "standins").rglob("*.java"))
     run(["javac", "-nowarn", "-Xlint:none", "-d", classes, "-cp", against, *sources])
-    data = out / "phone"
+
+
+def launch_command(tools: Tools, core: Path, out: Path, assets: Path) -> tuple[list[str], dict[str, str]]:
+    """Return what starts the benchmark's activity as ``am start`` does, and its environment.
+
+    A folder for its data, the file for what ``dumpsys activity`` would print, and the intent's extras are to be added;
+    see ci/standins/standin/Launch.java.
+    """
     options, environment = runtime_options(tools, out)
+    command = [*_java(tools, core, out), *options, "standin.Launch", _RESOURCES, assets]
+    return [str(word) for word in command], environment
+
+
+def _java(tools: Tools, core: Path, out: Path) -> list[str | Path]:
     # What a stand-in has comes before its bare declaration.
     path = classpath(
-        classes, out / "android-stubs.jar", out / "app.jar", core, tools.kotlin_library, tools.ort_java
+        out / "standins",
+        out / "android-stubs.jar",
+        out / "app.jar",
+        core,
+        tools.kotlin_library,
+        tools.ort_java,
     )
-    command = ["java", "-Xmx768m", "-Djava.awt.headless=true", *options, "-cp", path, "standin.Walkthrough"]
-    resources = DEMO / "app" / "src" / "main" / "res"
-    return run([*command, resources, assets, data, pictures or "-"], env=environment)
+    return ["java", "-Xmx768m", "-XX:TieredStopAtLevel=1", "-cp", path]

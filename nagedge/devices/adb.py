@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nagedge.errors import RuntimeUnavailableError
 
-__all__ = ["Attached", "Conditions", "adb_program", "attached", "conditions", "pull", "push", "shell"]
+__all__ = ["Attached", "adb_program", "attached", "pull", "push", "shell"]
 
 _TIMEOUT_S = 600.0
 
@@ -30,22 +30,6 @@ class Attached:
     serial: str
     state: str
     model: str
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What may slow a device down; ``None`` where it does not tell.
-
-    Args:
-        temperature_c: of its hottest sensor. clock_mhz, highest_clock_mhz: of its first core, now and at most.
-        battery_percent: charge. thermal_status: Android's, 0 for none, 3 and more for severe throttling.
-    """
-
-    temperature_c: float | None
-    clock_mhz: float | None
-    highest_clock_mhz: float | None
-    battery_percent: int | None
-    thermal_status: int | None
 
 
 def adb_program() -> str:
@@ -82,7 +66,7 @@ def attached() -> tuple[Attached, ...]:
 
 
 def shell(serial: str, command: str) -> str:
-    """Run a command on a device and return what it prints.
+    """Run a command in a device's shell and return what it prints.
 
     Raises:
         RuntimeUnavailableError: the command fails, or the device is gone.
@@ -100,30 +84,6 @@ def pull(serial: str, source: str, target: Path) -> None:
     _adb(serial, "pull", source, str(target))
 
 
-def conditions(serial: str) -> Conditions:
-    """Return what may slow a device down; raises as :func:`shell` when it is gone."""
-    zones = _numbers(serial, "cat /sys/class/thermal/thermal_zone*/temp 2>/dev/null; true")
-    clocks = _numbers(
-        serial, "cd /sys/devices/system/cpu/cpu0/cpufreq 2>/dev/null && cat scaling_cur_freq; true"
-    )
-    highest = _numbers(
-        serial, "cd /sys/devices/system/cpu/cpu0/cpufreq 2>/dev/null && cat cpuinfo_max_freq; true"
-    )
-    battery = re.search(r"^\s*level: (\d+)", shell(serial, "dumpsys battery 2>/dev/null; true"), re.MULTILINE)
-    status = re.search(r"Thermal Status: (\d+)", shell(serial, "dumpsys thermalservice 2>/dev/null; true"))
-    return Conditions(
-        temperature_c=max(zones) / 1000 if zones else None,
-        clock_mhz=clocks[0] / 1000 if clocks else None,
-        highest_clock_mhz=highest[0] / 1000 if highest else None,
-        battery_percent=int(battery[1]) if battery else None,
-        thermal_status=int(status[1]) if status else None,
-    )
-
-
-def _numbers(serial: str, command: str) -> list[float]:
-    return [float(word) for word in shell(serial, command).split() if re.fullmatch(r"-?\d+", word)]
-
-
 def _adb(serial: str, *arguments: str) -> str:
     try:
         done = subprocess.run(
@@ -136,7 +96,10 @@ def _adb(serial: str, *arguments: str) -> str:
         return done.stdout
     lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
     reason = lines[-1].strip() if lines else f"exit code {done.returncode}"
-    if re.search(r"device .*not found|no devices|device offline|closed", reason):
+    # A connection that breaks while a command runs ends adb with 255 and without a word.
+    if re.search(r"device .*not found|no devices|device offline|closed", reason) or (
+        not lines and not any(one.serial == serial and one.state == "device" for one in attached())
+    ):
         raise RuntimeUnavailableError(
             f"device {serial!r} is gone ({reason}). Plug it in, allow debugging, and see `nagedge devices ls`."
         )

@@ -7,7 +7,8 @@ import shutil
 import sys
 from dataclasses import dataclass
 
-from nagedge.devices.adb import attached
+from nagedge.devices.adb import attached, shell
+from nagedge.devices.android_app import PACKAGE
 from nagedge.devices.arm64 import states
 from nagedge.devices.cores import CORES
 from nagedge.devices.emulator import RUNTIMES_OF
@@ -70,7 +71,7 @@ def _emulator_state() -> str:
 
 
 def _attached() -> list[Listed]:
-    evidence, runtimes = "measured-device: latency", "those of its own Python 3"
+    evidence, runtimes = "measured-device: latency", "those of the Android app or of its own Python 3"
     try:
         devices = attached()
     except RuntimeUnavailableError as error:
@@ -79,11 +80,27 @@ def _attached() -> list[Listed]:
         return [Listed("adb:SERIAL", "attached device", evidence, runtimes, "none is attached")]
     return [
         Listed(
-            f"adb:{one.serial}", one.model or "attached device", evidence, runtimes,
+            f"adb:{one.serial}", one.model or "attached device", evidence,
+            _found_on(one.serial) if one.state == "device" else runtimes,
             "ready" if one.state == "device" else one.state,
         )
         for one in devices
     ]  # fmt: skip
+
+
+def _found_on(serial: str) -> str:
+    """Return what can run a bundle on an attached device."""
+    try:
+        said = shell(
+            serial, f"pm path {PACKAGE} 2>/dev/null; command -v python3; ls /data/local/tmp 2>/dev/null; true"
+        )
+    except RuntimeUnavailableError:
+        return "it does not answer"
+    words = {
+        "package:": "the Android app (onnxruntime)", "/python3": "those of its own Python 3",
+        "onnxruntime_perf_test": "onnxruntime_perf_test", "benchmark_model": "benchmark_model",
+    }  # fmt: skip
+    return ", ".join(text for word, text in words.items() if word in said) or "none was found"
 
 
 def _simulator_state() -> str:

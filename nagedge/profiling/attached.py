@@ -1,49 +1,44 @@
-"""Latency on a device that adb reaches, of the runner in the device's own Python: a board, or Termux on a phone.
+"""Latency on a device that adb reaches: of the Android app, of its own Python, or of upstream's benchmark programs.
 
-The calls are made in rounds. Before and after each the device is asked how hot and how fast it is: a round in which
-it was
-throttled does not count, and is counted. A device that is unplugged leaves the rounds that were complete.
+The calls are made in rounds, each in a new process; see :mod:`nagedge.profiling.rounds`.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nagedge.devices import adb
-from nagedge.devices.adb import Conditions
-from nagedge.errors import BundleError, RuntimeUnavailableError
-from nagedge.profiling.artifacts import Artifact, feeds
+from nagedge.devices import android_app
+from nagedge.devices.pinning import Pinning, choose_cores
+from nagedge.errors import RuntimeUnavailableError
+from nagedge.profiling.artifacts import Artifact
+from nagedge.profiling.device_run import DeviceRun
 from nagedge.profiling.measure import EVIDENCE_DEVICE, Samples, summarise
+from nagedge.profiling.on_app import app_rounds, app_runs
+from nagedge.profiling.on_native import has_native, native_problem, native_program, native_rounds
+from nagedge.profiling.on_python import has_python, python_rounds, python_runs
 from nagedge.profiling.results import WorkloadProfile
-from nagedge.runtimes import runner
+from nagedge.profiling.rounds import Rounds, take_rounds
 
 if TYPE_CHECKING:
     from nagedge.bundle import Bundle
+    from nagedge.devices.names import Device
 
-__all__ = ["is_throttled", "measure_attached"]
+__all__ = ["measure_attached"]
 
-_FOLDER = "/data/local/tmp/nagedge"
 _ROUNDS = 5
+_FIGURE_ROUNDS = 12
+"""Rounds of a program that prints one figure a process: an interval of the median needs six."""
 _WARM_UP = 2
 """Calls at the beginning of each later round that do not count: its process is new."""
-_SEVERE, _SLOW = 3, 0.6
 
-
-def is_throttled(before: Conditions, after: Conditions) -> bool:
-    """Whether a round was slowed down: Android says "severe", or the clock after it is far below its highest."""
-    status = max(before.thermal_status or 0, after.thermal_status or 0)
-    clock, highest = after.clock_mhz, after.highest_clock_mhz
-    return status >= _SEVERE or (clock is not None and highest is not None and clock < _SLOW * highest)
+_TAKERS = {"app": app_rounds, "python": python_rounds, "native": native_rounds}
 
 
 def measure_attached(
     bundle: Bundle,
     artifact: Artifact,
-    serial: str,
+    device: Device,
     *,
     threads: int,
     budget_s: float,
@@ -52,96 +47,93 @@ def measure_attached(
     """Measure an artifact on an attached device.
 
     Args:
-        bundle: where it is. artifact: what is measured. serial: of the device.
+        bundle: where it is. artifact: what is measured.
+        device: of the kind ``"adb"``; says what runs it and on which cores.
         threads: inside operators. budget_s: for the timed calls.
         advance: called with the stage and the percent done.
 
     Raises:
-        RuntimeUnavailableError: the device is gone before a round was complete, or lacks Python or the runtime.
-        BundleError: the runtime there refuses the artifact.
+        RuntimeUnavailableError: the device is gone before a round was complete, or has nothing that runs the artifact.
+        BundleError: what runs there refuses the artifact.
     """
-    if artifact.backend not in ("onnxruntime", "litert", "tflite_runtime"):
-        raise RuntimeUnavailableError(
-            f"{artifact.name!r} is not timed over adb: its runtime takes arrays through files."
-        )
+    serial = device.serial
+    chosen = _chosen(bundle, artifact, device)
+    pinning = choose_cores(serial, device.cores)
     advance("copying", 0)
-    model = f"{_FOLDER}/{artifact.file.name}"
-    adb.shell(serial, f"mkdir -p {_FOLDER}")
-    with tempfile.TemporaryDirectory(prefix="nagedge-adb-") as name:
-        folder = Path(name)
-        runner.save_arrays(folder / "inputs.npz", feeds(bundle, artifact.what, artifact.batch))
-        opening = {
-            "op": "open", "session": "s", "kind": artifact.backend, "model": artifact.file.name, "threads": threads,
-            "signature": artifact.signature,
-        }  # fmt: skip
-        repeating = {
-            "op": "repeat", "session": "s", "inputs": "inputs.npz", "outputs": "outputs.npz", "calls": 10_000,
-            "budget_s": budget_s / _ROUNDS,
-        }  # fmt: skip
-        text = "\n".join(json.dumps(request) for request in (opening, repeating))
-        (folder / "requests.jsonl").write_text(text, encoding="utf-8")
-        for file, target in (
-            (Path(runner.__file__), f"{_FOLDER}/runner.py"), (artifact.file, model),
-            (folder / "inputs.npz", f"{_FOLDER}/inputs.npz"), (folder / "requests.jsonl", f"{_FOLDER}/requests.jsonl"),
-        ):  # fmt: skip
-            adb.push(serial, file, target)
-        rounds, dropped, ended, states, opened = _rounds(serial, folder, artifact, advance)
-    kept = rounds[0] + [number for later in rounds[1:] for number in later[_WARM_UP:]]
-    latency = summarise(Samples(tuple(kept), "budget", budget_s, None, 1.0), evidence=EVIDENCE_DEVICE)
+    single = chosen == "native" and artifact.backend != "onnxruntime"  # prints one figure a process
+    count = _FIGURE_ROUNDS if single else _ROUNDS
+    take = _TAKERS[chosen](
+        bundle, artifact, serial, threads=threads, budget_s=budget_s / count, pinning=pinning
+    )
+    found = take_rounds(
+        serial, count, take,
+        core=pinning.cores[0] if pinning.cores else 0,
+        advance=lambda number: advance("timing", 10 + 90 * number // count),
+    )  # fmt: skip
+    first, *later = found.kept
+    skipped = 0 if single else _WARM_UP
+    kept = [*first.durations_ns, *(number for one in later for number in one.durations_ns[skipped:])]
+    notes = [_counted(found), *dict.fromkeys(note for one in found.kept for note in one.notes)]
+    if found.ended:
+        notes.append(f"Ended early, the complete rounds are kept: {found.ended}")
     return WorkloadProfile(
-        name=artifact.what, device=f"adb:{serial}", target=artifact.target, precision=artifact.precision,
-        artifact=artifact.name, runtime=str(opened["runtime"]), threads=threads, batch=artifact.batch,
-        evidence=EVIDENCE_DEVICE, load_ms=float(str(opened["seconds"])) * 1e3, latency=latency, operators=None,
-        memory=None, notes=_notes(len(rounds), dropped, ended, states),
+        name=artifact.what, device=device.name, target=artifact.target, precision=artifact.precision,
+        artifact=artifact.name, runtime=first.runtime, threads=threads, batch=artifact.batch,
+        evidence=EVIDENCE_DEVICE, load_ms=first.load_ms,
+        latency=summarise(Samples(tuple(kept), "budget", budget_s, None, 1.0), evidence=EVIDENCE_DEVICE),
+        operators=None, memory=None, notes=tuple(notes),
+        device_run=_run(native_program(artifact) if chosen == "native" else chosen, pinning, found),
     )  # fmt: skip
 
 
-def _rounds(
-    serial: str, folder: Path, artifact: Artifact, advance: Callable[[str, int], None]
-) -> tuple[list[list[int]], int, str, list[Conditions], dict[str, object]]:
-    """Return nanoseconds a round, rounds dropped, why it ended early, conditions, and the answer to opening."""
-    rounds: list[list[int]] = []
-    states = [adb.conditions(serial)]
-    opened: dict[str, object] = {}
-    dropped = 0
-    for number in range(_ROUNDS):
-        advance("timing", 10 + 90 * number // _ROUNDS)
-        try:
-            command = "python3 runner.py --requests requests.jsonl --answers answers.jsonl --folder ."
-            adb.shell(serial, f"cd {_FOLDER} && rm -f answers.jsonl && {command}")
-            adb.pull(serial, f"{_FOLDER}/answers.jsonl", folder / "answers.jsonl")
-            states.append(adb.conditions(serial))
-        except RuntimeUnavailableError as error:
-            if not rounds:
-                raise
-            return rounds, dropped, str(error), states, opened
-        answers = [
-            json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
-        for answer in answers:
-            if not answer["ok"]:
-                raise BundleError(
-                    f"{artifact.backend} on {serial!r} refuses {artifact.name!r}: {answer['error']}"
+def _chosen(bundle: Bundle, artifact: Artifact, device: Device) -> str:
+    """Return what runs an artifact: what the user named, else the app, else Python, else a benchmark program."""
+    serial = device.serial
+    lacking: dict[str, str] = {}
+    for name in (device.runner,) if device.runner else _TAKERS:
+        if name == "app":
+            if not app_runs(bundle, artifact):
+                lacking[name] = (
+                    "the app runs the float32 files of one target that trains on ONNX Runtime only"
                 )
-        opened = answers[0]
-        if is_throttled(states[-2], states[-1]):
-            dropped += 1
-        else:
-            rounds.append(answers[1]["durations_ns"])
-    if not rounds:
-        raise RuntimeUnavailableError(
-            f"device {serial!r} was throttled in all of {_ROUNDS} rounds. Let it cool down, and profile again."
-        )
-    return rounds, dropped, "", states, opened
+            elif not android_app.is_installed(serial):
+                lacking[name] = f"the app ({android_app.PACKAGE}) is not installed"
+        elif name == "python":
+            if not python_runs(artifact):
+                lacking[name] = "its runtime takes arrays through files, which would be timed with it"
+            elif not has_python(serial):
+                lacking[name] = "the device has no python3"
+        elif problem := native_problem(artifact):
+            lacking[name] = problem
+        elif not has_native(serial, artifact):
+            lacking[name] = (
+                f"{native_program(artifact)} is neither in the folder that NAGEDGE_DEVICE_PROGRAMS names nor in "
+                "/data/local/tmp on the device"
+            )
+        if name not in lacking:
+            return name
+    raise RuntimeUnavailableError(
+        f"{artifact.name!r} cannot be timed on device {serial!r}: {'; '.join(lacking.values())}."
+    )
 
 
-def _notes(kept: int, dropped: int, ended: str, states: list[Conditions]) -> tuple[str, ...]:
-    notes = [f"{kept} rounds in new processes count, {dropped} were dropped as the device was throttled."]
-    hot = [state.temperature_c for state in states if state.temperature_c is not None]
-    if hot:
-        notes.append(f"Hottest sensor: {hot[0]:.0f} degrees Celsius before, {max(hot):.0f} at most.")
-    if states[-1].battery_percent is not None:
-        notes.append(f"Battery: {states[-1].battery_percent} %.")
-    if ended:
-        notes.append(f"Ended early, the complete rounds are kept: {ended}")
-    return tuple(notes)
+def _counted(found: Rounds) -> str:
+    text = (
+        f"{len(found.kept)} rounds in new processes count, {found.rounds_throttled} were dropped as the device was "
+        "throttled"
+    )
+    return (
+        f"{text} ({found.calls_throttled} calls: {found.why_throttled})."
+        if found.why_throttled
+        else f"{text}."
+    )
+
+
+def _run(program: str, pinning: Pinning, found: Rounds) -> DeviceRun:
+    unpinned = any("cores could not be chosen" in note for one in found.kept for note in one.notes)
+    return DeviceRun(
+        program=program, machine=found.kept[0].machine,
+        cores="any: they could not be chosen" if unpinned else pinning.text,
+        rounds=len(found.kept), rounds_throttled=found.rounds_throttled, calls_throttled=found.calls_throttled,
+        why_throttled=found.why_throttled, ended=found.ended, readings=found.readings,
+    )  # fmt: skip

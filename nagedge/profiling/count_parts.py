@@ -49,6 +49,10 @@ def count_parts(profile: Profile) -> tuple[Part, ...]:
     """Lay out what was counted, what was modelled, and what could not be had."""
     parts = []
     sheets = {sheet.title.split(" (")[0]: sheet for sheet in profile_sheets(profile)}
+    attached = "Attached devices, before, during and after"
+    if attached in sheets:
+        lead = "What ran it, on which cores, and how hot the device was. Evidence: measured-device."
+        parts.append(Part(title="Attached devices", lead=lead, tables=(_table(sheets[attached]),)))
     if profile.counts:
         wrong = [count for count in profile.counts if not count.parity.within_tolerance]
         charts = [mix_chart(profile.counts), precision_chart(profile.counts), training_chart(profile.counts)]

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from nagedge.devices.counting import Instructions, Traffic
 from nagedge.devices.host import HostDescription
 from nagedge.errors import DataError
+from nagedge.profiling.device_run import DeviceRun
 from nagedge.profiling.measure import Distribution
 from nagedge.profiling.memory import MemoryPeak
 from nagedge.profiling.modelled import ModelledLatency
@@ -56,6 +57,7 @@ class WorkloadProfile:
         operators: where a call's time goes, from a separate traced run; ``None`` if not traced.
         memory: peak of a step above the loaded session, from a separate process; ``None`` if not measured.
         notes: what a reader must know before using the figures, in plain sentences.
+        device_run: what ran it on an attached device, on which cores, how hot; ``None`` elsewhere.
     """
 
     name: str
@@ -72,6 +74,7 @@ class WorkloadProfile:
     operators: OperatorTable | None
     memory: MemoryPeak | None
     notes: tuple[str, ...]
+    device_run: DeviceRun | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ def profile(
         bundle: what to profile.
         what: ``"infer"``, ``"train"`` or both.
         device: one or more of ``"host"`` (times on this machine), ``"emulated:CORE"`` (instructions, see
-            :data:`nagedge.devices.cores.CORES`) and ``"adb:SERIAL"`` (times on an attached device).
+            :data:`nagedge.devices.cores.CORES`) and ``"adb:SERIAL"`` (times on an attached device; after the serial
+            may come what runs there and on which cores, such as ``"adb:SERIAL/app/big"``, see
+            :mod:`nagedge.devices.names`).
         target: whose artifacts, one or more; None takes every target, and an artifact that two targets share once.
         batch: examples a call; None takes 1 for inference and 16 for training, or the bundle's fixed batch.
         threads: inside operators, >= 1; an emulated core always has one.
@@ -111,7 +113,7 @@ def profile(
             elif one.kind == "adb":
                 workloads.append(
                     measure_attached(
-                        bundle, artifact, one.detail, threads=threads, budget_s=budget_s, advance=advance
+                        bundle, artifact, one, threads=threads, budget_s=budget_s, advance=advance
                     )
                 )
             else:

@@ -24,7 +24,13 @@ class Sheet:
 
 def profile_sheets(profile: Profile) -> tuple[Sheet, ...]:
     """Return one table a class of evidence, and one of what could not be had; only those that have rows."""
-    sheets = (_latencies(profile), _counts(profile), _modelled(profile), _failures(profile))
+    sheets = (
+        _latencies(profile),
+        _attached(profile),
+        _counts(profile),
+        _modelled(profile),
+        _failures(profile),
+    )
     return tuple(sheet for sheet in sheets if sheet.rows)
 
 
@@ -47,6 +53,33 @@ def _latencies(profile: Profile) -> Sheet:
         "p99_ms", "step_mib",
     )  # fmt: skip
     return Sheet(f"Latency on {profile.host.cpu_model} (evidence: {evidence})", columns, tuple(rows))
+
+
+def _attached(profile: Profile) -> Sheet:
+    rows = []
+    for workload in profile.workloads:
+        run = workload.device_run
+        if run is None:
+            continue
+        seen = [reading.conditions for reading in run.readings]
+        heat = [one.temperature_c for one in seen if one.temperature_c is not None]
+        charge = [one.battery_percent for one in seen if one.battery_percent is not None]
+        status = [one.thermal_status for one in seen if one.thermal_status is not None]
+        rows.append(
+            (
+                workload.name, workload.device, workload.target, run.machine or None, run.program, run.cores,
+                run.rounds, run.rounds_throttled, run.calls_throttled, heat[0] if heat else None,
+                max(heat, default=None), max(status, default=None), charge[0] if charge else None,
+                charge[-1] if charge else None, run.ended or run.why_throttled,
+            )
+        )  # fmt: skip
+    columns = (
+        "what", "device", "target", "machine", "run by", "cores", "rounds", "throttled rounds", "throttled calls",
+        "before_C", "most_C", "thermal status", "battery_%", "battery after_%", "remark",
+    )  # fmt: skip
+    return Sheet(
+        "Attached devices, before, during and after (throttled calls do not count)", columns, tuple(rows)
+    )
 
 
 def _counts(profile: Profile) -> Sheet:

@@ -2,20 +2,26 @@
 
 It speaks what adb needs of the protocol: CNXN, OPEN, OKAY, WRTE, CLSE; the services ``shell`` (version 2, with exit
 codes)
-and ``sync`` (STAT, SEND, RECV). No authentication, no other service. Paths under ``/data/local/tmp`` are the folder's.
+and ``sync`` (STAT, SEND, RECV). No authentication, no other service. Paths under ``/data/local/tmp`` are the folder's,
+and those under ``/sys`` too when it has such a folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["TestDevice"]
+import pytest
+
+from nagedge.devices.adb import adb_program
+
+__all__ = ["TestDevice", "adb_server", "attached_device"]
 
 _NAMES = ("CNXN", "OPEN", "OKAY", "WRTE", "CLSE")
 _CODES = {name: struct.unpack("<I", name.encode())[0] for name in _NAMES}
@@ -23,6 +29,35 @@ _BY_CODE = {code: name for name, code in _CODES.items()}
 _MOST_BYTES = 256 * 1024
 _BANNER = b"device::ro.product.name=nagedge;ro.product.model=Test_board;ro.product.device=arm64;features=shell_v2,cmd"
 _TEMPORARY = "/data/local/tmp"
+
+
+@pytest.fixture(scope="session")
+def adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an adb server of the tests' own: it takes three seconds to start."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    home = str(tmp_path_factory.mktemp("adb"))  # adb keeps keys there
+    environment = {**os.environ, "ANDROID_ADB_SERVER_PORT": str(port), "HOME": home}
+    program = adb_program()
+    subprocess.run([program, "start-server"], check=True, capture_output=True, timeout=60, env=environment)
+    yield port
+    subprocess.run([program, "kill-server"], check=False, capture_output=True, timeout=60, env=environment)
+
+
+@contextlib.contextmanager
+def attached_device(
+    folder: Path, path: str, server: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestDevice]:
+    """Attach a test device to :func:`adb_server`; see :class:`TestDevice` for the other arguments."""
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(server))
+    device = TestDevice(folder, path)
+    program = adb_program()
+    subprocess.run([program, "connect", device.serial], check=True, capture_output=True, timeout=60)
+    try:
+        yield device
+    finally:
+        device.unplug()
+        subprocess.run([program, "disconnect", device.serial], check=False, capture_output=True, timeout=60)
 
 
 class TestDevice:
@@ -37,7 +72,7 @@ class TestDevice:
     __test__ = False
 
     def __init__(self, folder: Path, path: str, before: Callable[[str], None] = lambda command: None) -> None:
-        self.folder, self._path, self.before = folder, path, before
+        self.folder, self.path, self.before = folder, path, before
         (folder / _TEMPORARY.lstrip("/")).mkdir(parents=True, exist_ok=True)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.serial = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -57,9 +92,10 @@ class TestDevice:
     def run(self, command: str) -> subprocess.CompletedProcess[bytes]:
         """Run a shell command of the device."""
         self.before(command)
-        command = command.replace(_TEMPORARY, str(self.real(_TEMPORARY)))
+        for path in (_TEMPORARY, *(["/sys/"] if (self.folder / "sys").is_dir() else [])):
+            command = command.replace(path, f"{self.real(path)}{'/' if path.endswith('/') else ''}")
         return subprocess.run(
-            ["sh", "-c", command], capture_output=True, check=False, env={"PATH": self._path}
+            ["sh", "-c", command], capture_output=True, check=False, env={"PATH": self.path}
         )
 
     def _listen(self) -> None:

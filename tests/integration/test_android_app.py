@@ -5,88 +5,26 @@ The tools are fetched once, see android_demo/ci/tools.py. Where they cannot be h
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import re
 import shutil
 import struct
-import sys
 import tomllib
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from android_golden import CASES, TARGET, write_golden
+from android_built import DEMO, Built  # before those of the build scripts' folder, which it makes importable
+from android_golden import CASES, TARGET
 
-import nagedge
-from nagedge.android_assets import write_android_assets
+import api  # isort: skip
+import apk  # isort: skip
+import build  # isort: skip
+import tools as android_tools  # isort: skip
+import verify  # isort: skip
+import walkthrough  # isort: skip
 from nagedge.manifest import Manifest
 from nagedge.profiling.results import Profile
-
-DEMO = Path(__file__).resolve().parents[2] / "android_demo"
-sys.path.insert(0, str(DEMO / "ci"))
-
-import api  # noqa: E402 - the folder of the build scripts is no package
-import apk  # noqa: E402
-import build  # noqa: E402
-import tools as android_tools  # noqa: E402
-import verify  # noqa: E402
-import walkthrough  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Built:
-    """What the tests share: it takes a minute, so that two processes build it once."""
-
-    tools: android_tools.Tools
-    folder: Path
-
-    @property
-    def golden(self) -> Path:
-        return self.folder / "golden"
-
-    @property
-    def core(self) -> Path:
-        return self.folder / "core.jar"
-
-    @property
-    def apk(self) -> Path:
-        return self.folder / "app.apk"
-
-    @property
-    def exported(self) -> nagedge.Bundle:
-        return nagedge.load(self.golden / "folded" / "bundle")
-
-
-@pytest.fixture(scope="module")
-def fetched() -> android_tools.Tools:
-    try:
-        return android_tools.fetch_tools()
-    except android_tools.ToolsUnavailableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"{error}")
-
-
-@pytest.fixture(scope="module")
-def built(fetched: android_tools.Tools, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    shared = tmp_path_factory.getbasetemp()
-    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "android"
-    shared.mkdir(exist_ok=True)
-    made = Built(fetched, shared)
-    with (shared / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "complete").exists():
-            write_golden(made.golden)
-            build.compile_core(fetched, shared)
-            assets = shared / "assets"
-            write_android_assets(made.exported, assets)
-            app = apk.compile_app(fetched, made.core, shared, assets)
-            apk.assemble(fetched, made.core, app, shared)
-            (shared / "complete").touch()
-    return made
 
 
 def test_core_passes_its_tests_on_the_jvm(built: Built) -> None:
@@ -236,6 +174,36 @@ def test_gradle_has_the_versions_that_are_tested_here() -> None:
     assert re.search(r"^distributionSha256Sum=[0-9a-f]{64}$", wrapper, re.MULTILINE)
     settings = apk.app_settings()
     assert (settings.minimum_sdk, settings.target_sdk) == (24, 36)
+
+
+def test_the_build_scripts_of_gradle_are_kotlin_and_name_what_the_catalog_has(
+    fetched: android_tools.Tools, tmp_path: Path
+) -> None:
+    """Gradle's own classes are not to be had here: the compiler knows no name of theirs, but it parses every line."""
+    scripts = [path.read_text(encoding="utf-8") for path in sorted(DEMO.rglob("*.gradle.kts"))]
+    assert len(scripts) == 4
+    together = "\n".join(scripts)
+    catalog = tomllib.loads((DEMO / "gradle/libs.versions.toml").read_text(encoding="utf-8"))
+    declared = {name.replace("-", ".") for name in catalog["libraries"]}
+    declared |= {f"plugins.{name.replace('-', '.')}" for name in catalog["plugins"]}
+    used = set(re.findall(r"\blibs\.([\w.]+)", together)) - {"versions.onnxruntime.get"}
+    assert used == declared
+    for entry in (*catalog["libraries"].values(), *catalog["plugins"].values()):
+        assert entry["version"]["ref"] in catalog["versions"]
+
+    lines = together.splitlines()
+    imports = [line for line in lines if line.startswith("import ")]
+    body = "\n".join([*imports, *(line for line in lines if not line.startswith("import "))])
+    (tmp_path / "scripts.kts").write_text(body, encoding="utf-8")
+    (tmp_path / "broken.kts").write_text(
+        body.replace("compileSdk = 36", "compileSdk = = 36"), encoding="utf-8"
+    )
+    with pytest.raises(build.BuildError) as caught:
+        build.run([*fetched.kotlinc(), "-no-reflect", "-d", "out", "scripts.kts", "broken.kts"], cwd=tmp_path)
+    found = re.findall(r"^(\w+)\.kts:\d+:\d+: error: (.*)", str(caught.value), re.MULTILINE)
+    assert sum(name == "scripts" and text.startswith("unresolved reference") for name, text in found) > 50
+    assert [text for name, text in found if name == "scripts" and "syntax" in text] == []
+    assert [text for name, text in found if name == "broken" and "syntax" in text] != []
 
 
 def test_no_tool_is_in_the_repository_and_core_knows_no_android() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,15 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from adb_device import TestDevice
+from adb_device import TestDevice, attached_device
 from torch import nn
 
 import nagedge
 from nagedge.devices import adb, arm64
 from nagedge.devices.arm64 import Installation
+from nagedge.devices.catalogue import list_devices
 from nagedge.devices.counting import count_calls
 from nagedge.devices.emulator import guest_python
 from nagedge.errors import BundleError, RuntimeUnavailableError
+from nagedge.profiling import attached
 from nagedge.profiling.artifacts import artifacts_of, feeds
 from nagedge.profiling.results import Profile
 
@@ -172,12 +173,10 @@ def test_the_guest_sees_its_own_processor(emulator: Installation) -> None:
 
 
 @pytest.fixture
-def board(emulator: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestDevice]:
+def board(
+    emulator: Installation, tmp_path: Path, adb_server: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestDevice]:
     """A device behind the real adb, whose ``python3`` is the emulated one."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(port))  # a server of the test's own
-    monkeypatch.setenv("HOME", str(tmp_path))  # adb keeps keys there
     command, variables = guest_python(emulator, "onnxruntime", "cortex-a53")
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -187,16 +186,14 @@ def board(emulator: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (programs / "python3").chmod(0o755)
     (programs / "dumpsys").write_text('#!/bin/sh\necho "  level: 77"; echo "Thermal Status: ${THERMAL:-0}"\n')
     (programs / "dumpsys").chmod(0o755)
-    device = TestDevice(tmp_path / "device", f"{programs}:/usr/bin:/bin")
-    program = adb.adb_program()
-    subprocess.run([program, "connect", device.serial], check=True, capture_output=True, timeout=60)
-    yield device
-    device.unplug()
-    subprocess.run([program, "kill-server"], check=False, capture_output=True, timeout=60)
+    with attached_device(tmp_path / "device", f"{programs}:/usr/bin:/bin", adb_server, monkeypatch) as device:
+        yield device
 
 
 def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, board: TestDevice) -> None:
     assert adb.attached() == (adb.Attached(board.serial, "device", "Test board"),)
+    (listed,) = [one for one in list_devices() if one.name == f"adb:{board.serial}"]
+    assert listed.runtimes == "those of its own Python 3"
     found = nagedge.profile(
         bundle, what=["infer"], device=f"adb:{board.serial}", target=FP32, batch=4, budget_s=0.5
     )
@@ -206,7 +203,12 @@ def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, boar
     assert workload.runtime.startswith("onnxruntime ")
     assert len(workload.latency.samples_ms) >= 10 + 4 * 8
     assert "5 rounds in new processes count, 0 were dropped as the device was throttled." in workload.notes
-    assert "Battery: 77 %." in workload.notes
+    assert workload.device_run is not None
+    assert workload.device_run.program == "python"
+    stages = [one.stage for one in workload.device_run.readings]
+    assert stages == ["before", *["during"] * (len(stages) - 2), "after"]
+    assert len(stages) >= 6
+    assert {one.conditions.battery_percent for one in workload.device_run.readings} == {77}
 
 
 def test_a_device_that_is_unplugged_leaves_what_was_complete(
@@ -235,3 +237,92 @@ def test_a_device_that_is_not_there_is_named(bundle: nagedge.Bundle, board: Test
         RuntimeUnavailableError, match=r"device 'nowhere' is gone \(.*not found.*\)\. Plug it in"
     ):
         nagedge.profile(bundle, what=["infer"], device="adb:nowhere", target=FP32)
+
+
+# What the programs are told and print, see nagedge/profiling/on_native.py; what they time is real.
+_PERF_TEST = """\
+import pathlib, sys, time
+import numpy, onnx, onnxruntime
+arguments = sys.argv[1:]
+runs, model, result = int(arguments[arguments.index("-r") + 1]), *arguments[-2:]
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(arguments[arguments.index("-x") + 1])
+options.enable_mem_pattern = "-M" not in arguments
+session = onnxruntime.InferenceSession(model, options)
+data = pathlib.Path(model).parent / "test_data_set_0"
+fed = [onnx.TensorProto.FromString(path.read_bytes()) for path in data.glob("input_*.pb")]
+fed = {one.name: onnx.numpy_helper.to_array(one) for one in fed}
+with open(result, "a") as file:
+    for run in range(runs):
+        started = time.perf_counter()
+        session.run(None, fed)
+        file.write(f"model,{time.perf_counter() - started},104857600,12,{run}\\n")
+print("Session creation time cost: 0.012 s")
+"""
+_BENCHMARK_MODEL = """\
+import sys, time
+import numpy
+from ai_edge_litert.interpreter import Interpreter
+flags = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
+interpreter = Interpreter(flags["graph"], num_threads=int(flags["num_threads"]))
+keys = list(interpreter.get_signature_list())
+if len(keys) > 1 and flags.get("signature_to_run_for") not in keys:
+    print("ERROR: Signature not specified or incorrect for graph with multiple signatures.", file=sys.stderr)
+    sys.exit(1)
+run = interpreter.get_signature_runner(flags.get("signature_to_run_for", keys[0]))
+fed = {name: numpy.zeros(one["shape"], one["dtype"]) for name, one in run.get_input_details().items()}
+took = []
+for _ in range(1 + int(flags["num_runs"])):
+    started = time.perf_counter()
+    run(**fed)
+    took.append(1e6 * (time.perf_counter() - started))
+first, rest = took[0], took[1:]
+print(f"INFO: count=1 curr={first:.0f}")
+print(f"INFO: count={len(rest)} first={rest[0]:.0f} curr={rest[-1]:.0f} min={min(rest):.0f} max={max(rest):.0f} "
+      f"avg={sum(rest) / len(rest):g} std=1 p5={min(rest):.0f} median={sorted(rest)[len(rest) // 2]:.0f} "
+      f"p95={max(rest):.0f}")
+print(f"INFO: Inference timings in us: Init: 812, First inference: {first:.0f}, Warmup (avg): {first:g}, "
+      f"Inference (avg): {sum(rest) / len(rest):g}")
+print("INFO: Memory footprint delta from the start of the tool (MB): init=1.5 overall=4.25")
+"""
+
+
+def test_the_benchmark_programs_of_the_user_are_driven(
+    bundle: nagedge.Bundle, board: TestDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, script in (("onnxruntime_perf_test", _PERF_TEST), ("benchmark_model", _BENCHMARK_MODEL)):
+        (programs / f"{name}.py").write_text(script)
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {programs / name}.py "$@"\n')
+    monkeypatch.setenv("NAGEDGE_DEVICE_PROGRAMS", str(programs))
+    monkeypatch.setattr(attached, "_ROUNDS", 2)
+    monkeypatch.setattr(attached, "_FIGURE_ROUNDS", 7)
+    device = f"adb:{board.serial}/native"
+    found = nagedge.profile(bundle, device=device, target=[FP32, LITE], budget_s=0.2)
+    measured = {(one.name, one.target): one for one in found.workloads}
+    assert set(measured) == {("infer", FP32), ("train", FP32), ("infer", LITE)}
+    for key, one in measured.items():
+        assert one.evidence == "measured-device"
+        assert one.device_run is not None
+        assert one.device_run.program == ("benchmark_model" if LITE in key else "onnxruntime_perf_test")
+        assert one.latency.quantile(0.5).value is not None
+    assert len(measured["infer", FP32].latency.samples_ms) >= 10 + 8
+    assert "The process took 100 MiB at most, says onnxruntime_perf_test." in measured["train", FP32].notes
+    # The first call, and one figure a round.
+    assert len(measured["infer", LITE].latency.samples_ms) == 1 + 7
+    assert measured["infer", LITE].latency.first_ms == measured["infer", LITE].latency.samples_ms[0]
+    assert measured["infer", LITE].load_ms == 0.812
+    assert "The process grew by 4.2 MB, says benchmark_model." in measured["infer", LITE].notes
+    (failure,) = found.failures
+    assert (failure.name, failure.target) == ("train", LITE)
+    assert "benchmark_model feeds random numbers" in failure.reason
+
+    (programs / "onnxruntime_perf_test").write_text(
+        "#!/bin/sh\necho 'library \"libc++_shared.so\" not found'; exit 1\n"
+    )
+    with pytest.raises(
+        BundleError,
+        match=r'onnxruntime_perf_test on device .* cannot run .*: it ended with code 1: library "libc',
+    ):
+        nagedge.profile(bundle, what=["infer"], device=device, target=FP32, budget_s=0.2)

@@ -42,7 +42,9 @@ export class Learner {
   /** @param {any} ort @param {Bundle} bundle */
   static async open(ort, bundle) {
     const original = await ort.InferenceSession.create(bundle.infer);
-    return new Learner(ort, bundle, { original, step: await ort.InferenceSession.create(bundle.trainStep) });
+    // A step's planned block would lie beside what its first run took, and a page's memory never shrinks.
+    const step = await ort.InferenceSession.create(bundle.trainStep, { enableMemPattern: false });
+    return new Learner(ort, bundle, { original, step });
   }
 
   /**

@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 
 from nagedge.devices import adb
-from nagedge.devices.adb import Attached, Conditions
+from nagedge.devices.adb import Attached
 from nagedge.errors import RuntimeUnavailableError
-from nagedge.profiling.attached import is_throttled
-
-QUIET = Conditions(40.0, 1800.0, 2000.0, 80, 0)
 
 
 def program(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,40 +43,14 @@ def test_what_adb_says_is_passed_on(
         adb.shell("A1", "python3")
 
 
-def test_conditions_are_what_the_device_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(
-        tmp_path,
-        """case "$4" in
-        *thermal_zone*) printf '41000\\n52500\\n' ;;
-        *scaling_cur*) echo 900000 ;;
-        *cpuinfo_max*) echo 1800000 ;;
-        *battery*) echo '  level: 64' ;;
-        *thermalservice*) echo 'Thermal Status: 2' ;;
-        esac""",
-        monkeypatch,
-    )
-    assert adb.conditions("A1") == Conditions(52.5, 900.0, 1800.0, 64, 2)
-
-
-def test_a_device_that_tells_nothing_has_no_conditions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program(tmp_path, "true", monkeypatch)
-    assert adb.conditions("A1") == Conditions(None, None, None, None, None)
-    assert not is_throttled(adb.conditions("A1"), adb.conditions("A1"))
-
-
 @pytest.mark.parametrize(
-    ("before", "after", "throttled"),
-    [
-        (QUIET, QUIET, False),
-        (QUIET, Conditions(70.0, 1800.0, 2000.0, 80, 2), False),
-        (QUIET, Conditions(80.0, 1800.0, 2000.0, 80, 3), True),
-        (Conditions(80.0, 1800.0, 2000.0, 80, 4), QUIET, True),
-        (QUIET, Conditions(70.0, 1100.0, 2000.0, 80, 0), True),
-    ],
+    ("listed", "text"),
+    [("A1 offline", r"device 'A1' is gone \(exit code 255\)"), ("A1 device", "shell failed: exit code 255")],
 )
-def test_a_round_is_throttled_by_status_or_clock(
-    before: Conditions, after: Conditions, throttled: bool
+def test_a_connection_that_breaks_without_a_word_is_told_from_a_command_that_fails(
+    listed: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert is_throttled(before, after) == throttled
+    script = f'[ "$1" = devices ] && printf "List of devices attached\\n{listed}\\n" && exit 0; exit 255'
+    program(tmp_path, script, monkeypatch)
+    with pytest.raises(RuntimeUnavailableError, match=text):
+        adb.shell("A1", "true")

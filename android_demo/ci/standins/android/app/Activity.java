@@ -13,7 +13,10 @@ public class Activity extends android.view.ContextThemeWrapper {
     onCreate(null);
   }
 
-  public final void destroy() { onDestroy(); }
+  public final void destroy() {
+    onStop();
+    onDestroy();
+  }
 
   public final void deliver(int requestCode, Intent data) { onActivityResult(requestCode, -1, data); }
 
@@ -21,7 +24,11 @@ public class Activity extends android.view.ContextThemeWrapper {
 
   protected void onCreate(android.os.Bundle savedInstanceState) {}
 
+  protected void onStop() {}
+
   protected void onDestroy() { destroyed = true; }
+
+  public void dump(String prefix, java.io.FileDescriptor fd, java.io.PrintWriter writer, String[] args) {}
 
   public void setContentView(int layoutResID) { content = android.view.LayoutInflater.from(this).inflate(layoutResID, null, false); }
 

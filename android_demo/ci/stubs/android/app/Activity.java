@@ -3,7 +3,9 @@ package android.app;
 public class Activity extends android.view.ContextThemeWrapper {
   public static final int RESULT_OK = -1;
   protected void onCreate(android.os.Bundle savedInstanceState) {}
+  protected void onStop() {}
   protected void onDestroy() {}
+  public void dump(String prefix, java.io.FileDescriptor fd, java.io.PrintWriter writer, String[] args) {}
   public void setContentView(int layoutResID) {}
   public <T extends android.view.View> T findViewById(int id) { return null; }
   public final void runOnUiThread(Runnable action) {}

@@ -19,10 +19,31 @@ data class Machine(
     val loadAverage: Double?,
 )
 
-/** What to measure: [runs] calls each of inference and of a training step. */
-class BenchmarkPlan(val runs: Int, val threads: Int = 1, val inferBatch: Int = 1, val trainBatch: Int = 16) {
+/**
+ * What to measure: [runs] calls each of inference and of a training step.
+ *
+ * @property what "infer", "train" or both. @property batch examples a call; null takes 1 for inference and 16 for training.
+ * A bundle that fixes the batch has its own. @property budgetS seconds for the calls of each; fewer calls are made then.
+ */
+class BenchmarkPlan(
+    val runs: Int,
+    val threads: Int = 1,
+    val what: List<String> = WHAT,
+    val batch: Int? = null,
+    val budgetS: Double = Double.POSITIVE_INFINITY,
+) {
     init {
         require(runs >= 2) { "runs is $runs, expected 2 or more" }
+        require(threads >= 1) { "threads is $threads, expected 1 or more" }
+        require(batch == null || batch >= 1) { "batch is $batch, expected 1 or more" }
+        require(budgetS > 0) { "the budget is $budgetS s, expected more than 0" }
+        require(what.isNotEmpty() && WHAT.containsAll(what)) { "cannot measure ${what.joinToString()}, expected infer or train" }
+    }
+
+    internal fun batchOf(name: String): Int = batch ?: if (name == "infer") 1 else 16
+
+    companion object {
+        val WHAT = listOf("infer", "train")
     }
 }
 
@@ -45,12 +66,12 @@ fun benchmark(
     goOn: () -> Boolean = { true },
 ): String {
     val runtime = "onnxruntime ${Runtime.environment.version}"
-    val workloads = listOf("infer", "train").map { what ->
-        val batch = bundle.batch ?: if (what == "infer") plan.inferBatch else plan.trainBatch
+    val workloads = plan.what.map { what ->
+        val batch = bundle.batch ?: plan.batchOf(what)
         val started = System.nanoTime()
         val workload = Workload(bundle, what, batch, plan.threads)
         val loadMs = (System.nanoTime() - started) / 1e6
-        val (latency, stoppedBy) = workload.use { it.timed(plan.runs, goOn) }
+        val (latency, stoppedBy) = workload.use { it.timed(plan.runs, plan.budgetS, goOn) }
         linkedMapOf(
             "name" to what,
             "device" to device,
@@ -117,9 +138,11 @@ private class Workload(bundle: Bundle, what: String, batch: Int, threads: Int) :
         }
     }
 
-    fun timed(runs: Int, goOn: () -> Boolean): Pair<Latency, String> {
+    /** At least two calls are made, whatever the budget. */
+    fun timed(runs: Int, budgetS: Double, goOn: () -> Boolean): Pair<Latency, String> {
         val samplesMs = ArrayList<Double>()
-        while (samplesMs.size < runs && (samplesMs.size < 2 || goOn())) {
+        val began = System.nanoTime()
+        while (samplesMs.size < runs && (samplesMs.size < 2 || (goOn() && System.nanoTime() - began < budgetS * 1e9))) {
             val started = System.nanoTime()
             run()
             samplesMs.add((System.nanoTime() - started) / 1e6)

@@ -13,8 +13,12 @@ import java.nio.ByteOrder
 internal object Runtime {
     val environment: OrtEnvironment get() = OrtEnvironment.getEnvironment(OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR, "nagedge")
 
-    fun session(model: ByteArray, threads: Int, what: String): OrtSession = try {
-        options(threads).use { environment.createSession(model, it) }
+    /** @param planned whether the runtime plans one block of memory from the second run on; see docs/guides/speed.md. */
+    fun session(model: ByteArray, threads: Int, what: String, planned: Boolean = true): OrtSession = try {
+        options(threads).use { options ->
+            options.setMemoryPatternOptimization(planned)
+            environment.createSession(model, options)
+        }
     } catch (error: OrtException) {
         throw BundleException("ONNX Runtime ${environment.version} refuses $what: ${error.message}", error)
     }

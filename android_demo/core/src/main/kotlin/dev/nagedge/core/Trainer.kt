@@ -84,7 +84,8 @@ class Trainer private constructor(private val session: OrtSession, state: Traini
 
         /** @param state to start from; null takes the exported one. */
         fun open(bundle: Bundle, state: TrainingState? = null, threads: Int = 1): Trainer {
-            val session = Runtime.session(bundle.trainStepModel(), threads, bundle.trainStepFile)
+            // A step's planned block would lie beside what its first run took, and double the memory of training.
+            val session = Runtime.session(bundle.trainStepModel(), threads, bundle.trainStepFile, planned = false)
             return try {
                 Trainer(session, state ?: bundle.initialState())
             } catch (error: Throwable) {

@@ -4,6 +4,8 @@ import java.io.File
 import kotlin.test.assertContains
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
+import kotlin.test.assertNotNull
+import kotlin.test.assertNull
 import kotlin.test.assertTrue
 import org.junit.Test
 
@@ -32,6 +34,38 @@ class BenchmarkTest {
         val latency = Json.parse(text)["workloads"].items("workloads")[0]["latency"]
         assertEquals("budget", latency["stopped_by"].text("it"))
         assertEquals(2, latency["samples_ms"].items("it").size)
+    }
+
+    @Test
+    fun `a plan says what is measured, with how many examples, and for how long`() {
+        val plan = BenchmarkPlan(runs = 100_000, what = listOf("train"), batch = 3, budgetS = 0.05)
+        val workloads = Json.parse(benchmark(Golden.bundle(), plan, machine, "android", emptyList(), 0))["workloads"].items("it")
+        assertEquals(listOf("train"), workloads.map { it["name"].text("it") })
+        assertEquals(3, workloads[0]["batch"].int("it"))
+        assertEquals("budget", workloads[0]["latency"]["stopped_by"].text("it"))
+        assertTrue(workloads[0]["latency"]["samples_ms"].items("it").size in 2 until 100_000)
+        for (wrong in listOf<() -> Unit>(
+            { BenchmarkPlan(1) }, { BenchmarkPlan(9, threads = 0) }, { BenchmarkPlan(9, what = listOf("tune")) },
+            { BenchmarkPlan(9, what = emptyList()) }, { BenchmarkPlan(9, batch = 0) }, { BenchmarkPlan(9, budgetS = 0.0) },
+        )) assertFailsWith<IllegalArgumentException> { wrong() }
+    }
+
+    @Test
+    fun `a process can be kept on some cores`() {
+        fun allowed() = File("/proc/self/status").readLines().first { it.startsWith("Cpus_allowed:") }.substringAfter(':')
+            .trim().replace(",", "").trimStart('0')
+        val before = allowed()
+        val lowest = java.math.BigInteger(before, 16).let { it.and(it.negate()).toString(16) }
+        try {
+            assertNull(pinTo(lowest))
+            // The line is of the first thread; taskset was told to move all.
+            assertEquals(lowest, allowed())
+        } finally {
+            assertNull(pinTo(before))
+        }
+        assertEquals(before, allowed())
+        assertNotNull(pinTo("0"), "no core is left")
+        assertContains(pinTo("all; reboot")!!, "no mask of cores")
     }
 
     @Test
