@@ -145,7 +145,7 @@ def _loaded(bundle: Bundle, target: str | None, what: str, batch: int, threads: 
 def _memory(arguments: dict[str, Argument]) -> tuple[MemoryPeak | None, tuple[str, ...]]:
     """Measure in a child process; what goes wrong there must not lose the figures taken so far."""
     try:
-        return peak_memory("nagedge.profiling.workloads:load_workload", arguments), ()
+        return peak_memory("nagedge.profiling.workloads:load_workload", arguments, timeline=True), ()
     except ConfigurationError as error:
         return None, (f"Peak memory was not measured: {error}",)
 
