@@ -1,4 +1,4 @@
-"""The names of devices: ``host``, ``emulated:CORE`` and ``adb:SERIAL``."""
+"""The names of devices: ``host``, ``emulated:CORE``, ``adb:SERIAL`` and ``ios-simulator[:UDID]``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nagedge.errors import ConfigurationError, nearest_name
 
 __all__ = ["KINDS", "Device", "parse_device"]
 
-KINDS = ("host", "emulated", "adb")
+KINDS = ("host", "emulated", "adb", "ios-simulator")
 """What a device can be."""
 
 
@@ -18,7 +18,8 @@ class Device:
     """A device by name.
 
     Args:
-        kind: of :data:`KINDS`. detail: the core of an emulated one, the serial of an attached one.
+        kind: of :data:`KINDS`. detail: the core of an emulated one, the serial of an attached one, the identifier of a
+            simulated one or nothing for any.
     """
 
     kind: str
@@ -39,8 +40,8 @@ def parse_device(name: str) -> Device:
     kind, _, detail = name.strip().partition(":")
     if kind not in KINDS or (kind == "host" and detail) or (kind == "adb" and not detail):
         raise ConfigurationError(
-            f"unknown device {name!r}; expected host, emulated:CORE or adb:SERIAL, as `nagedge devices ls` lists them."
-            + ("" if kind in KINDS else nearest_name(kind, KINDS))
+            f"unknown device {name!r}; expected host, emulated:CORE, adb:SERIAL or ios-simulator, as `nagedge devices "
+            "ls` lists them." + ("" if kind in KINDS else nearest_name(kind, KINDS))
         )
     if kind == "emulated":
         find_core(detail)
