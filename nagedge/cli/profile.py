@@ -23,7 +23,7 @@ def command(
     device: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where to run: host, emulated:CORE, adb:SERIAL; may be given again. `nagedge devices ls`."
+            help="host, emulated:CORE, adb:SERIAL or ios-simulator; may be given again. `nagedge devices ls`."
         ),
     ] = None,
     what: Annotated[str, typer.Option(help="What to profile, separated by commas.")] = "infer,train",

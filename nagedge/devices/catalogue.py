@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 import sys
 from dataclasses import dataclass
 
@@ -13,6 +11,7 @@ from nagedge.devices.arm64 import states
 from nagedge.devices.cores import CORES
 from nagedge.devices.emulator import RUNTIMES_OF
 from nagedge.devices.host import describe_host
+from nagedge.devices.simulator import simulators, why_unavailable
 from nagedge.errors import RuntimeUnavailableError
 
 __all__ = ["Listed", "list_devices"]
@@ -55,7 +54,7 @@ def list_devices() -> tuple[Listed, ...]:
         for core in CORES.values()
     ]
     found += _attached()
-    found.append(Listed("ios-simulator", "Core ML", "none", "coreml", _simulator_state()))
+    found += _simulated()
     return tuple(found)
 
 
@@ -103,10 +102,22 @@ def _found_on(serial: str) -> str:
     return ", ".join(text for word, text in words.items() if word in said) or "none was found"
 
 
-def _simulator_state() -> str:
-    system = platform.system()
-    if system != "Darwin":
-        return f"not available: it needs macOS with Xcode, this is {system}"
-    if shutil.which("xcrun") is None:
-        return "not available: xcrun was not found; install Xcode"
-    return "not available: this version profiles no .mlpackage; `nagedge verify` runs it on macOS"
+def _simulated() -> list[Listed]:
+    evidence = "measured-host: latency on this Mac"
+    try:
+        devices = simulators()
+    except RuntimeUnavailableError as error:
+        return [
+            Listed(
+                "ios-simulator", "Core ML", evidence, "coreml", f"not available: {why_unavailable() or error}"
+            )
+        ]
+    if not devices:
+        return [Listed("ios-simulator", "Core ML", evidence, "coreml", "Xcode has no simulated iPhone")]
+    return [
+        Listed(
+            f"ios-simulator:{one.udid}", f"{one.name}, {one.system}", evidence, "coreml",
+            "ready" if one.booted else "ready, starts when it is used",
+        )
+        for one in devices
+    ]  # fmt: skip

@@ -1,4 +1,6 @@
-"""The names of devices: ``host``, ``emulated:CORE``, ``adb:SERIAL``, which also tells what runs there and where."""
+"""The names of devices: ``host``, ``emulated:CORE``, ``adb:SERIAL`` (which also tells what runs there and where) and
+``ios-simulator[:UDID]``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from nagedge.errors import ConfigurationError, nearest_name
 
 __all__ = ["CORE_CHOICES", "KINDS", "RUNNERS", "Device", "parse_device"]
 
-KINDS = ("host", "emulated", "adb")
+KINDS = ("host", "emulated", "adb", "ios-simulator")
 """What a device can be."""
 
 RUNNERS = ("app", "python", "native")
@@ -25,7 +27,8 @@ class Device:
 
     Args:
         kind: of :data:`KINDS`. detail: the core of an emulated one; of an attached one its serial, then of
-            :data:`RUNNERS` and of :data:`CORE_CHOICES` what the user chose, with slashes between.
+            :data:`RUNNERS` and of :data:`CORE_CHOICES` what the user chose, with slashes between; of a simulated one its
+            identifier, or nothing for any.
     """
 
     kind: str
@@ -65,8 +68,8 @@ def parse_device(name: str) -> Device:
     kind, _, detail = name.strip().partition(":")
     if kind not in KINDS or (kind == "host" and detail) or (kind == "adb" and not detail.partition("/")[0]):
         raise ConfigurationError(
-            f"unknown device {name!r}; expected host, emulated:CORE or adb:SERIAL, as `nagedge devices ls` lists them."
-            + ("" if kind in KINDS else nearest_name(kind, KINDS))
+            f"unknown device {name!r}; expected host, emulated:CORE, adb:SERIAL or ios-simulator, as `nagedge devices "
+            "ls` lists them." + ("" if kind in KINDS else nearest_name(kind, KINDS))
         )
     device = Device(kind, detail)
     if kind == "emulated":

@@ -14,6 +14,7 @@ from nagedge.profiling.count_plots import (
 )
 from nagedge.profiling.gate import Change
 from nagedge.profiling.parts import Download, Part, Table
+from nagedge.profiling.profile_parts import milliseconds
 from nagedge.profiling.results import Profile
 from nagedge.profiling.sections import Card, Verdict
 from nagedge.profiling.tables import Sheet, change_sheet, profile_sheets
@@ -36,7 +37,7 @@ def summary_cards(profile: Profile) -> tuple[Card, ...]:
         if times:
             value, best = min(times, key=lambda pair: pair[0])
             detail = f"p50 on {best.device}, {best.target}; {best.evidence}"
-            cards.append(Card(f"{words}, fastest", f"{value:.3g} ms", detail))
+            cards.append(Card(f"{words}, fastest", milliseconds(value), detail))
         counted = [count for count in profile.counts if count.name == name]
         if counted:
             least = min(counted, key=lambda count: count.median.instructions)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nagedge.profiling.gate import Change
 from nagedge.profiling.modelled import ModelledLatency
 from nagedge.profiling.results import CountProfile
-from nagedge.profiling.svg import BAD, GOOD, INK, SERIES, Chart, new_figure, plain, to_svg
+from nagedge.profiling.svg import BAD, GOOD, INK, SERIES, Chart, legend_above, new_figure, plain, to_svg
 
 __all__ = ["changes_chart", "mix_chart", "modelled_chart", "precision_chart", "training_chart"]
 
@@ -41,7 +41,7 @@ def mix_chart(counts: Sequence[CountProfile]) -> Chart:
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of the instructions of a call")
-    axes.figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, labelcolor=INK, ncols=3)
+    legend_above(axes, 3)
     words = "; ".join(
         f"{name}: {count.median.instructions:,} instructions"
         for name, count in zip(names, counts, strict=True)

@@ -3,6 +3,8 @@
 In the profiling process the peak would be that of whatever ran before. A child process loads the session, notes its
 resident memory, resets the kernel's high-water mark and runs a few steps. How far the mark then rose is what a step
 needs beyond the loaded session. Where the mark cannot be reset the figure is a lower bound, and says so.
+
+On request this process watches the child meanwhile: see :mod:`nagedge.profiling.memory_timeline`.
 """
 
 from __future__ import annotations
@@ -14,12 +16,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nagedge.errors import ConfigurationError
 from nagedge.profiling.measure import EVIDENCE_HOST
+from nagedge.profiling.memory_timeline import (
+    Marks,
+    MemoryTimeline,
+    Reading,
+    assemble,
+    now_resident,
+    watched,
+)
 
 __all__ = ["Argument", "MemoryPeak", "peak_memory"]
 
@@ -27,6 +38,8 @@ Argument = str | int | float | bool | None
 """What can be told to the child process."""
 
 _MARKER = "nagedge-memory:"
+_WATCHED_STEPS, _WATCHED_S = 10, 1.0
+"""How many steps a timeline shows, unless they take longer than that; the steps of the peak are always shown."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,8 @@ class MemoryPeak:
             and the runtime's own libraries.
         process_bytes: the whole process at its peak while stepping.
         steps: how many were run.
+        timeline: memory over time, some more steps included; ``None`` if not asked for, or where the system does not
+            tell (macOS).
     """
 
     evidence: str
@@ -50,6 +65,7 @@ class MemoryPeak:
     loaded_bytes: int
     process_bytes: int
     steps: int
+    timeline: MemoryTimeline | None = None
 
 
 def peak_memory(
@@ -58,6 +74,7 @@ def peak_memory(
     *,
     steps: int = 3,
     timeout_s: float = 120.0,
+    timeline: bool = False,
 ) -> MemoryPeak:
     """Run a workload in a child process and return its peak memory.
 
@@ -67,61 +84,85 @@ def peak_memory(
         arguments: plain values, as they travel as JSON.
         steps: calls of ``run``; the first one usually allocates most.
         timeout_s: when to give up.
+        timeline: whether to watch the child meanwhile, and to run some more steps for that once the peak is known.
 
     Raises:
         ConfigurationError: if the child fails or is too slow; the text ends with the child's last line.
     """
-    order = json.dumps({"factory": factory, "arguments": dict(arguments), "steps": steps})
+    order = json.dumps(
+        {"factory": factory, "arguments": dict(arguments), "steps": steps, "timeline": timeline}
+    )
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
     }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "nagedge.profiling.memory"],
-            input=order,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env=environment,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ConfigurationError(
-            f"memory of {factory!r}: the child process took more than {timeout_s:g} s for {steps} steps. "
-            "Raise the limit or use a smaller batch."
-        ) from None
-    for line in done.stdout.splitlines():
+    with subprocess.Popen(
+        [sys.executable, "-m", "nagedge.profiling.memory"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    ) as process, watched(process.pid if timeline else None) as readings:  # fmt: skip
+        try:
+            output, errors = process.communicate(order, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ConfigurationError(
+                f"memory of {factory!r}: the child process took more than {timeout_s:g} s for {steps} steps. "
+                "Raise the limit or use a smaller batch."
+            ) from None
+        finally:
+            process.kill()
+    for line in output.splitlines():
         if line.startswith(_MARKER):
-            return MemoryPeak(**json.loads(line.removeprefix(_MARKER)))
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            found = json.loads(line.removeprefix(_MARKER))
+            peak = MemoryPeak(**found["peak"])
+            if not (timeline and found["marks"] and readings):
+                return peak
+            return replace(peak, timeline=assemble(readings, _marks(found["marks"]), evidence=EVIDENCE_HOST))
+    last = (errors.strip().splitlines() or ["no message"])[-1]
     raise ConfigurationError(
-        f"memory of {factory!r}: the child process ended with code {done.returncode} instead of a figure: {last}"
+        f"memory of {factory!r}: the child process ended with code {process.returncode} instead of a figure: {last}"
     )
 
 
-def _measure(order: str) -> MemoryPeak:
-    """What the child does; ``order`` is the JSON of :func:`peak_memory`."""
+def _marks(found: Sequence[Sequence[int]]) -> Marks:
+    started, loaded, *steps = ((time_ns, size) for time_ns, size in found)
+    return Marks(started, loaded, tuple(steps))
+
+
+def _measure(order: str) -> tuple[MemoryPeak, list[Reading]]:
+    """What the child does; ``order`` is the JSON of :func:`peak_memory`.
+
+    Returns:
+        The peak, and readings: before and after loading, before each step and after the last; fewer where the system
+        does not tell.
+    """
     request = json.loads(order)
     module, _, function = request["factory"].partition(":")
     load = getattr(importlib.import_module(module), function)
     _return_free_memory()
     bare = _resident_bytes()
+    marks = [now_resident()]
     run: Callable[[int], None] = load(**request["arguments"])
     _return_free_memory()
     resettable = _reset_high_water()
     loaded = _resident_bytes()
+    marks += [now_resident()] * 2  # loaded, and the beginning of the first step
     before = _high_water_bytes()
     for step in range(request["steps"]):
         run(step)
+        marks.append(now_resident())
     after = _high_water_bytes()
+    started = time.monotonic()
+    for step in range(request["steps"], _WATCHED_STEPS if request.get("timeline") else 0):
+        if time.monotonic() - started > _WATCHED_S:
+            break
+        run(step)
+        marks.append(now_resident())
     if resettable:
         method = "VmHWM of /proc/self/status, reset through /proc/self/clear_refs after loading"
         step_bytes = after - loaded
     else:
         method = "growth of the process's high-water mark (ru_maxrss) over the steps"
         step_bytes = after - before
-    return MemoryPeak(
+    peak = MemoryPeak(
         evidence=EVIDENCE_HOST,
         method=method,
         step_bytes=max(0, step_bytes),
@@ -130,6 +171,7 @@ def _measure(order: str) -> MemoryPeak:
         process_bytes=after,
         steps=request["steps"],
     )
+    return peak, [mark for mark in marks if mark is not None]
 
 
 def _status_bytes(field: str) -> int | None:
@@ -182,9 +224,8 @@ def _return_free_memory() -> None:
 
 
 def _main() -> None:
-    from dataclasses import asdict
-
-    result = json.dumps(asdict(_measure(sys.stdin.read())))
+    peak, marks = _measure(sys.stdin.read())
+    result = json.dumps({"peak": asdict(peak), "marks": marks})
     # The marker tells the figure from whatever the runtime prints.
     sys.stdout.write(f"\n{_MARKER}{result}\n")
 

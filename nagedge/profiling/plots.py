@@ -51,8 +51,9 @@ _MANY = 600
 
 def timeline_chart(latency: Distribution) -> Chart:
     """Each call's duration in order of time; first call and warm-up shaded."""
-    values = np.array(latency.samples_ms)
-    middle = float(np.median(latency.steady_ms))
+    scale, unit = _unit(float(np.median(latency.steady_ms)))
+    values = np.array(latency.samples_ms) * scale
+    middle = float(np.median(latency.steady_ms)) * scale
     figure, axes = new_figure()
     steady_from = 1 + latency.warm_up_calls
     axes.axvspan(-len(values), steady_from + 0.5, color=SHADE, alpha=0.35, linewidth=0)
@@ -66,7 +67,7 @@ def timeline_chart(latency: Distribution) -> Chart:
     _latency_scale(axes, values, middle)
     axes.set_xlim(0.5 - 0.015 * len(values), len(values) + 0.5)  # the diamond needs room
     axes.set_xlabel("call")
-    axes.set_ylabel("ms")
+    axes.set_ylabel(unit)
     if not latency.steady_reached:
         share = f"{latency.warm_up_calls} calls without having settled"
     else:
@@ -75,14 +76,19 @@ def timeline_chart(latency: Distribution) -> Chart:
         title="Every call in order of time",
         svg=to_svg(figure),
         alternative=(
-            f"Duration of {len(values)} calls: the first took {latency.first_ms:.3g} ms, then {share}, then "
-            f"{latency.steady_calls} calls around {middle:.3g} ms."
+            f"Duration of {len(values)} calls: the first took {latency.first_ms * scale:.3g} {unit}, then {share}, "
+            f"then {latency.steady_calls} calls around {middle:.3g} {unit}."
         ),
         caption=(
             f"Diamond: first call. Shaded: left out of the figures (first call; {share}). "
             "Dashed: median of the others."
         ),
     )
+
+
+def _unit(typical_ms: float) -> tuple[float, str]:
+    """What to multiply milliseconds with, and the unit that it gives: labels of many zeros cannot be read."""
+    return (1e3, "µs") if 0.0 < typical_ms < 0.1 else (1.0, "ms")
 
 
 def _band(axes: Axes, calls: NDArray[Any], values: NDArray[np.float64]) -> None:
@@ -107,24 +113,26 @@ def _latency_scale(axes: Axes, values: NDArray[np.float64], middle: float) -> No
 
 def _logarithmic(axes: Axes, digits: tuple[float, ...]) -> None:
     """A logarithmic axis with plain numbers at the multiples ``digits`` of powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=digits, numticks=8))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def distribution_chart(latency: Distribution) -> Chart:
     """Histogram of the steady state, with the quantiles that the samples support."""
-    values = np.array(latency.steady_ms)
-    inside = values[values <= latency.outliers.fence]
+    scale, unit = _unit(float(np.median(latency.steady_ms)))
+    values = np.array(latency.steady_ms) * scale
+    inside = values[values <= latency.outliers.fence * scale]
     figure, axes = new_figure()
     bins = int(np.clip(len(np.histogram_bin_edges(inside, "fd")) - 1, 8, 60)) if len(inside) > 1 else 8
-    axes.hist(inside, bins=bins, color=SERIES[0], alpha=0.75, linewidth=0)
-    top = axes.get_ylim()[1]
+    numbers, edges = np.histogram(inside, bins)
+    axes.stairs(numbers, edges, fill=True, color=SERIES[0], alpha=0.75, linewidth=0)
+    top = float(numbers.max()) * 1.05
     axes.set_ylim(0, top * 1.22)
-    everything = [(q.name, q.value) for q in latency.quantiles if q.value is not None]
+    everything = [(q.name, q.value * scale) for q in latency.quantiles if q.value is not None]
     limit = float(inside.max())
     known = [(name, value) for name, value in everything if value <= limit]
     for index, (name, value) in enumerate(known):
@@ -135,11 +143,12 @@ def distribution_chart(latency: Distribution) -> Chart:
         )
     span = limit - float(inside.min())
     axes.set_xlim(float(inside.min()) - 0.03 * span, limit + 0.10 * span if span else limit + 1e-3)
-    axes.set_xlabel("ms")
+    axes.set_xlabel(unit)
     axes.set_ylabel("calls")
     beyond = len(values) - len(inside)
     words = (
-        ", ".join(f"{name} {value:.3g} ms" for name, value in everything) or "too few calls for a quantile"
+        ", ".join(f"{name} {value:.3g} {unit}" for name, value in everything)
+        or "too few calls for a quantile"
     )
     return Chart(
         title="Distribution in the steady state",
@@ -152,9 +161,10 @@ def distribution_chart(latency: Distribution) -> Chart:
 def _outliers_caption(latency: Distribution, beyond: int, names: Sequence[str]) -> str:
     if not beyond:
         return f"n = {latency.steady_calls}; no outliers."
+    scale, unit = _unit(float(np.median(latency.steady_ms)))
     caption = (
-        f"n = {latency.steady_calls}; {beyond} outliers above {latency.outliers.fence:.3g} ms are counted in "
-        f"every figure but not drawn (largest {latency.outliers.largest:.3g} ms)."
+        f"n = {latency.steady_calls}; {beyond} outliers above {latency.outliers.fence * scale:.3g} {unit} are counted "
+        f"in every figure but not drawn (largest {latency.outliers.largest * scale:.3g} {unit})."
     )
     return f"{caption} Beyond the axis: {', '.join(names)}." if names else caption
 
@@ -163,8 +173,10 @@ def operators_chart(table: OperatorTable, *, most: int = 10) -> Chart:
     """Time by operator type, largest first."""
     rows = table.by_type[:most]
     rest = table.by_type[most:]
+    scale, unit = _unit(max((row.total_ms for row in rows), default=0.0))
     names = [row.op_type for row in rows] + ([f"{len(rest)} others"] if rest else [])
-    times = [row.total_ms for row in rows] + ([sum(row.total_ms for row in rest)] if rest else [])
+    times = [scale * row.total_ms for row in rows]
+    times += [scale * sum(row.total_ms for row in rest)] if rest else []
     shares = [row.share for row in rows] + ([sum(row.share for row in rest)] if rest else [])
     figure, axes = new_figure(height=0.55 + 0.235 * len(names))
     axes.barh(names, times, color=SERIES[0], height=0.68, linewidth=0)
@@ -178,7 +190,7 @@ def operators_chart(table: OperatorTable, *, most: int = 10) -> Chart:
             text, (time, index), (3, 0), textcoords="offset points", va="center", fontsize=8, color=INK
         )
     axes.set_xlim(0, max(times) * 1.16 or 1.0)
-    axes.set_xlabel("ms a call, traced")
+    axes.set_xlabel(f"{unit} a call, traced")
     words = ", ".join(
         f"{name} {share * 100:.0f} %" for name, share in list(zip(names, shares, strict=True))[:5]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nagedge.profiling.measure import Distribution
 from nagedge.profiling.memory import MemoryPeak
+from nagedge.profiling.memory_plot import memory_chart
 from nagedge.profiling.operators import OperatorTable
 from nagedge.profiling.parts import Part, Table
 from nagedge.profiling.plots import (
@@ -39,6 +40,8 @@ def workload_part(workload: WorkloadProfile, *, one_of_several: bool = False) ->
     if workload.operators is not None:
         charts.append(operators_chart(workload.operators))
         tables.append(_node_table(workload.operators))
+    if workload.memory is not None and workload.memory.timeline is not None:
+        charts.append(memory_chart(workload.memory, workload.memory.timeline))
     title = _TITLES.get(workload.name, workload.name)
     threads = "one thread" if workload.threads == 1 else f"{workload.threads} threads"
     return Part(

@@ -13,6 +13,7 @@ from nagedge.devices.arm64 import Installation, installed
 from nagedge.devices.device_profiles import available_device_profiles, load_device_profile
 from nagedge.devices.host import describe_host
 from nagedge.devices.names import Device, parse_device
+from nagedge.devices.simulator import find_simulator
 from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError
 from nagedge.profiling.artifacts import Artifact, artifacts_of
 from nagedge.profiling.attached import measure_attached
@@ -26,6 +27,7 @@ from nagedge.profiling.results import (
     Version,
     WorkloadProfile,
 )
+from nagedge.profiling.simulated import measure_simulated
 from nagedge.profiling.workloads import measure_artifact
 
 __all__ = ["profile"]
@@ -55,9 +57,9 @@ def profile(
         bundle: what to profile.
         what: ``"infer"``, ``"train"`` or both.
         device: one or more of ``"host"`` (times on this machine), ``"emulated:CORE"`` (instructions, see
-            :data:`nagedge.devices.cores.CORES`) and ``"adb:SERIAL"`` (times on an attached device; after the serial
+            :data:`nagedge.devices.cores.CORES`), ``"adb:SERIAL"`` (times on an attached device; after the serial
             may come what runs there and on which cores, such as ``"adb:SERIAL/app/big"``, see
-            :mod:`nagedge.devices.names`).
+            :mod:`nagedge.devices.names`) and ``"ios-simulator"`` (Core ML programs in Xcode's simulator, on macOS).
         target: whose artifacts, one or more; None takes every target, and an artifact that two targets share once.
         batch: examples a call; None takes 1 for inference and 16 for training, or the bundle's fixed batch.
         threads: inside operators, >= 1; an emulated core always has one.
@@ -83,11 +85,14 @@ def profile(
         raise ConfigurationError(f"budget_s is {budget_s}, expected seconds > 0.")
     devices = [parse_device(name) for name in ([device] if isinstance(device, str) else device)]
     if not devices:
-        raise ConfigurationError("no device was named; expected host, emulated:CORE or adb:SERIAL.")
+        raise ConfigurationError(
+            "no device was named; expected host, emulated:CORE, adb:SERIAL or ios-simulator."
+        )
     targets = [target] if isinstance(target, str) else target
     artifacts = artifacts_of(bundle, targets, what, batch)
     data_sheets = [load_device_profile(name) for name in (models or available_device_profiles())]
     made = installed() if any(one.kind == "emulated" for one in devices) else None
+    simulated = {one: find_simulator(one.detail) for one in devices if one.kind == "ios-simulator"}
     host = describe_host()  # before the work, which would raise the load average
     report = progress or (lambda description, completed, total: None)
     pairs = [(one, artifact) for one in dict.fromkeys(devices) for artifact in artifacts]
@@ -115,6 +120,10 @@ def profile(
                     measure_attached(
                         bundle, artifact, one, threads=threads, budget_s=budget_s, advance=advance
                     )
+                )
+            elif one.kind == "ios-simulator":
+                workloads.append(
+                    measure_simulated(bundle, artifact, simulated[one], budget_s=budget_s, advance=advance)
                 )
             else:
                 counts.append(_count(bundle, artifact, made, one, regions, advance))

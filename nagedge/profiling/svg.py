@@ -10,13 +10,24 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
     from matplotlib.figure import Figure
 
-__all__ = ["Chart", "add_legend", "bare_figure", "new_figure", "numbered", "plain", "style_axes", "to_svg"]
+__all__ = [
+    "Chart",
+    "add_legend",
+    "bare_figure",
+    "legend_above",
+    "new_figure",
+    "numbered",
+    "plain",
+    "style_axes",
+    "to_svg",
+]
 
 # Marker colours: never seen, each stands for a CSS variable of the template.
 INK, LINE, SHADE = "#010203", "#010204", "#010205"
@@ -25,6 +36,9 @@ GOOD, BAD = "#010220", "#010221"
 _VARIABLES = {INK: "--ink-soft", LINE: "--line", SHADE: "--warm", GOOD: "--good", BAD: "--bad"} | {
     colour: f"--series-{index + 1}" for index, colour in enumerate(SERIES)
 }
+
+_MARGIN = 3.0
+"""Points between a chart's labels and its edge."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,10 @@ def plain(text: str) -> str:
 
 
 def bare_figure(height: float, width: float = 5.0) -> Figure:
-    """An empty figure; height and width in inches. Half the page is 5 inches wide, so letters appear in their size."""
+    """An empty figure for several axes; height and width in inches.
+
+    Half the page is 5 inches wide, so letters appear in their size.
+    """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -57,7 +74,9 @@ def bare_figure(height: float, width: float = 5.0) -> Figure:
 
 def new_figure(height: float = 2.6, width: float = 5.0) -> tuple[Figure, Axes]:
     """A figure with one pair of axes in the page's style; height and width in inches."""
-    figure = bare_figure(height, width)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
     style_axes(axes)
     return figure, axes
@@ -67,8 +86,8 @@ def style_axes(axes: Axes) -> None:
     """Give axes the page's style."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.patch.set_alpha(0.0)
-    axes.patch.set_alpha(0.0)
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
     axes.grid(visible=True, color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -81,8 +100,15 @@ def style_axes(axes: Axes) -> None:
 def add_legend(axes: Axes) -> None:
     """Put a legend above the axes, in at most three columns, or four of short names."""
     names = [name for line in axes.get_lines() if not (name := str(line.get_label())).startswith("_")]
-    columns = min(4 if sum(map(len, names)) <= 30 else 3, len(names))
-    axes.figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, labelcolor=INK, ncols=columns)
+    legend_above(axes, min(4 if sum(map(len, names)) <= 30 else 3, len(names)))
+
+
+def legend_above(axes: Axes, columns: int) -> None:
+    """Put a legend of so many columns above the axes."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_layout_engine("constrained")  # it alone knows of a legend outside
+    figure.legend(loc="outside upper left", frameon=False, fontsize=8.5, labelcolor=INK, ncols=columns)
 
 
 def numbered(chart: Chart, number: int) -> Chart:
@@ -103,10 +129,17 @@ def numbered(chart: Chart, number: int) -> Chart:
 def to_svg(figure: Figure) -> str:
     """The figure as inline SVG in the page's colours; only identifiers that something refers to are kept."""
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import RendererSVG
 
     buffer = io.StringIO()
+    # Not savefig: it draws everything twice, and charts are most of the time that a report takes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "nagedge", "axes.unicode_minus": True}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.dpi = 72  # SVG's unit is a point
+        renderer: Any = RendererSVG(*figure.bbox.size, buffer)  # type: ignore[no-untyped-call]
+        if figure.get_layout_engine() is None:
+            _fit_axes(figure, renderer)
+        figure.draw(renderer)
+        renderer.finalize()
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
@@ -123,3 +156,16 @@ def to_svg(figure: Figure) -> str:
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text.replace("<svg", '<svg class="plot" aria-hidden="true" focusable="false"', 1).strip()
+
+
+def _fit_axes(figure: Figure, renderer: RendererBase) -> None:
+    """Let a figure's only axes fill it with their labels: one pass, where matplotlib's layouts take several."""
+    (axes,) = figure.axes
+    taken, inner, whole = axes.get_tightbbox(renderer), axes.bbox, figure.bbox
+    assert taken is not None
+    figure.subplots_adjust(
+        left=(inner.x0 - taken.x0 + _MARGIN) / whole.width,
+        bottom=(inner.y0 - taken.y0 + _MARGIN) / whole.height,
+        right=1 - (taken.x1 - inner.x1 + _MARGIN) / whole.width,
+        top=1 - (taken.y1 - inner.y1 + _MARGIN) / whole.height,
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from nagedge.profiling.memory import Argument, MemoryPeak, peak_memory
 from nagedge.profiling.operators import OperatorTable, read_trace
 from nagedge.profiling.parity import run_on_host
 from nagedge.profiling.results import WorkloadProfile
-from nagedge.runtimes import open_inference, open_training
+from nagedge.runtimes import available_runtime, open_inference, open_training
 from nagedge.runtimes.batches import random_batch
 from nagedge.runtimes.onnxruntime import load_session
 
@@ -66,7 +66,7 @@ def measure_artifact(
         "bundle": str(bundle.path), "target": artifact.target, "what": artifact.what, "batch": artifact.batch,
         "threads": threads,
     }  # fmt: skip
-    if artifact.backend == "onnxruntime":
+    if artifact.backend == "onnxruntime" or (artifact.backend == "coreml" and platform.system() == "Darwin"):
         started = time.perf_counter()
         run = _loaded(bundle, artifact.target, artifact.what, artifact.batch, threads)
         load_ms = (time.perf_counter() - started) * 1e3
@@ -75,9 +75,12 @@ def measure_artifact(
             budget_s=budget_s,
             progress=lambda share: advance("timing", _LOADED + int(share * (_TIMED - _LOADED))),
         )
-        runtime = f"onnxruntime {metadata.version('onnxruntime')}"
-        advance("time by operator", _TIMED)
-        operators = _operators(feeds(bundle, artifact.what, artifact.batch), artifact.file, threads)
+        runtime = available_runtime(artifact.backend)
+        if artifact.backend == "onnxruntime":
+            advance("time by operator", _TIMED)
+            operators = _operators(feeds(bundle, artifact.what, artifact.batch), artifact.file, threads)
+        else:
+            failure = ("Timed is a prediction through coremltools, on the CPU, with what it converts.",)
     elif artifact.backend in ("litert", "tflite_runtime"):
         advance("timing", _LOADED)
         inputs = feeds(bundle, artifact.what, artifact.batch)
@@ -145,7 +148,7 @@ def _loaded(bundle: Bundle, target: str | None, what: str, batch: int, threads: 
 def _memory(arguments: dict[str, Argument]) -> tuple[MemoryPeak | None, tuple[str, ...]]:
     """Measure in a child process; what goes wrong there must not lose the figures taken so far."""
     try:
-        return peak_memory("nagedge.profiling.workloads:load_workload", arguments), ()
+        return peak_memory("nagedge.profiling.workloads:load_workload", arguments, timeline=True), ()
     except ConfigurationError as error:
         return None, (f"Peak memory was not measured: {error}",)
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError, first_line
 from nagedge.runtimes.function_sessions import FunctionInference, FunctionTraining
+from nagedge.runtimes.runner import TfliteFunction
 from nagedge.runtimes.state import TrainingState, initial_state
 
 if TYPE_CHECKING:
@@ -77,11 +78,10 @@ def open_training(
     """Load the signature ``train``."""
     name, entry = bundle.target(target, role="train_step")
     path = bundle.file(entry.artifacts["train_step"])
-    train = load_interpreter(path, threads=threads).get_signature_runner("train")
-    taken = set(train.get_input_details())
+    train = TfliteFunction(load_interpreter(path, threads=threads), "train")
 
     def run(fed: Arrays) -> dict[str, Array]:
-        return _called(train, {key: array for key, array in fed.items() if key in taken}, path)
+        return _called(train, {key: array for key, array in fed.items() if key in train.shapes}, path)
 
     return FunctionTraining(bundle, name, run, state or initial_state(bundle))
 
@@ -96,10 +96,8 @@ def open_inference(
     """
     name, entry = bundle.target(target, role="infer")
     path = bundle.file(entry.artifacts["infer"])
-    infer = load_interpreter(path, threads=threads).get_signature_runner("infer")
-    taken = {
-        i: i.partition(".")[2] for i in infer.get_input_details() if i.startswith(("params.", "buffers."))
-    }
+    infer = TfliteFunction(load_interpreter(path, threads=threads), "infer")
+    taken = {i: i.partition(".")[2] for i in infer.shapes if i.startswith(("params.", "buffers."))}
     if params and not taken:
         raise ConfigurationError(
             f"{str(path)!r} holds its parameters as constants: lower it again for new ones (nagedge.finetune does)."
@@ -109,12 +107,11 @@ def open_inference(
     return FunctionInference(bundle, name, lambda fed: _called(infer, {**fed, **state}, path))
 
 
-def _called(signature: Any, fed: Arrays, path: Path) -> dict[str, Array]:
+def _called(signature: TfliteFunction, fed: Arrays, path: Path) -> dict[str, Array]:
     """Run a signature; LiteRT checks an operator only when it is given its sizes, and says then what it refuses."""
     try:
-        results: dict[str, Array] = signature(**fed)
+        return signature(fed)
     except RuntimeError as error:
         raise BundleError(
             f"LiteRT refuses to run {str(path)!r}: {first_line(error)}. Export again, or update LiteRT."
         ) from None
-    return results

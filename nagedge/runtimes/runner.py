@@ -34,6 +34,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -53,7 +54,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
 
 import numpy as np  # noqa: E402 - after the path is right
 
-__all__ = ["KINDS", "load_arrays", "main", "save_arrays"]
+__all__ = ["KINDS", "TfliteFunction", "load_arrays", "main", "save_arrays"]
 
 KINDS = ("onnxruntime", "ort_training", "litert", "tflite_runtime")
 
@@ -144,11 +145,9 @@ class OrtTrainingSession:
         self._module = ort.Module(
             request["model"], self._checkpoint, request.get("eval_model"), self._device, self._options
         )
+        self._opened: Any = lambda path: ort.Optimizer(path, self._checkpoint, self._device, self._options)
         self._optimizer = self._opened(request["optimizer_model"])
         self.inputs = list(self._module.input_names(True))
-
-    def _opened(self, path: str) -> Any:
-        return self._ort.Optimizer(path, self._checkpoint, self._device, self._options)
 
     def step(self, request: Request) -> Arrays:
         """Compute the gradient, and update the parameters with it."""
@@ -169,8 +168,8 @@ class OrtTrainingSession:
         given = load_arrays(request["inputs"])
         results = self._ort.OrtValueVector()
         function([given[name] for name in self._module.input_names(training)], results)
-        names = self._module.output_names(training)
-        return {name: np.array(results[i].numpy()) for i, name in enumerate(names)}
+        names = enumerate(self._module.output_names(training))
+        return {name: np.array(results[i].numpy()) for i, name in names}
 
     def state(self, request: Request) -> None:
         """Write a checkpoint."""
@@ -189,31 +188,28 @@ def open_session(request: Request) -> tuple[Session, dict[str, Any]]:
         session = OrtTrainingSession(request)
         return session, {"runtime": f"onnxruntime-training {session.version}", "inputs": session.inputs}
     state = load_arrays(request["state"]) if "state" in request else {}
-    opened = _open_onnx(request) if kind == "onnxruntime" else _open_tflite(request)
-    run, names, runtime, prepare = opened
-    carry = request.get("carry", {})
-    return FunctionSession(run, names, carry, state, prepare), {"runtime": runtime, "inputs": names}
+    run, names, runtime, prepare = (_open_onnx if kind == "onnxruntime" else _open_tflite)(request)
+    function = FunctionSession(run, names, request.get("carry", {}), state, prepare)
+    return function, {"runtime": runtime, "inputs": names}
 
 
 def _set_ort_options(options: Any, request: Request) -> None:
-    options.intra_op_num_threads = request.get("threads", 1)
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = request.get("threads", 1), 1
     options.log_severity_level = 3
     # Gradients of saturated activations become denormal floats, which x86 cores compute a hundred times slower.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
 
 
 def _open_onnx(request: Request) -> tuple[Function, list[str], str, Prepare]:
-    import onnxruntime
+    import onnxruntime as ort
 
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     _set_ort_options(options, request)
-    session = onnxruntime.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
 
-    def run(given: Arrays) -> Arrays:
-        results = session.run(None, given)
-        return {name: results[i] for i, name in enumerate(outputs)}
+    def named(values: Iterable[Any]) -> Arrays:
+        return dict(zip(outputs, values))  # noqa: B905 - Python 3.9
 
     def prepare(given: Arrays) -> Prepared:
         binding = session.io_binding()
@@ -221,69 +217,73 @@ def _open_onnx(request: Request) -> tuple[Function, list[str], str, Prepare]:
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in outputs:
             binding.bind_output(name)
-
-        def results() -> Arrays:
-            return {name: value.numpy() for name, value in zip(outputs, binding.get_outputs())}  # noqa: B905 - Python 3.9
-
-        return lambda: session.run_with_iobinding(binding), results, "a run with bound inputs"
+        run = functools.partial(session.run_with_iobinding, binding)
+        return run, lambda: named(value.numpy() for value in binding.get_outputs()), "a run with bound inputs"
 
     names = [node.name for node in session.get_inputs()]
-    return run, names, f"onnxruntime {onnxruntime.__version__}", prepare
+    return lambda given: named(session.run(None, given)), names, f"onnxruntime {ort.__version__}", prepare
 
 
 def _open_tflite(request: Request) -> tuple[Function, list[str], str, Prepare]:
     """Key of ``open``: ``signature``, which may be left out for a file without signatures."""
     name, kind = request.get("signature"), request["kind"]
     module = "ai_edge_litert.interpreter" if kind == "litert" else "tflite_runtime.interpreter"
-    interpreter_class = importlib.import_module(module).Interpreter
-    interpreter = interpreter_class(model_path=request["model"], num_threads=request.get("threads", 1))
+    load = importlib.import_module(module).Interpreter
+    interpreter = load(model_path=request["model"], num_threads=request.get("threads", 1))
     known = interpreter.get_signature_list()
-    runtime = f"{kind} {_tflite_version(kind)}"
-    if name is None and not known:
-        function, names = _without_signature(interpreter)
-        return function, names, runtime, lambda given: (lambda: function(given), dict, "a call")
-    if name not in known:
+    if name not in known and (name is not None or known):
         raise ValueError(f"the file has no signature {name!r}; it has {', '.join(known) or 'none'}")
-    signature = interpreter.get_signature_runner(name)
-    dtypes = {key: detail["dtype"] for key, detail in signature.get_input_details().items()}
-
-    def run(given: Arrays) -> Arrays:
-        # The format's integers may be narrower than ours. Copies: the next call overwrites the interpreter's memory.
-        fitting = {key: array.astype(dtypes[key], copy=False) for key, array in given.items()}
-        return {key: np.array(value) for key, value in signature(**fitting).items()}
+    function = TfliteFunction(interpreter, name)
 
     def prepare(given: Arrays) -> Prepared:
-        index, wrapper = signature._subgraph_index, signature._interpreter_wrapper  # noqa: SLF001 - no public way
-        inputs, outputs = signature._inputs, dict(signature._outputs)  # noqa: SLF001
-        for key, array in given.items():
-            if array.ndim:  # LiteRT 2.3 crashes on arm64 when it is asked to resize a tensor of no dimensions
-                wrapper.ResizeInputTensor(inputs[key], np.array(array.shape, np.int32), False, index)
-        wrapper.AllocateTensors(index)
-        for key, array in given.items():
-            wrapper.SetTensor(inputs[key], array.astype(dtypes[key], copy=False), index)
+        function.feed(given)
+        return function.invoke, function.results, "an invocation"
 
-        def results() -> Arrays:
-            return {key: np.array(wrapper.GetTensor(tensor, index)) for key, tensor in outputs.items()}
-
-        return lambda: wrapper.Invoke(index), results, "an invocation"
-
-    return run, list(known[name]["inputs"]), runtime, prepare
+    return function, list(function.shapes), f"{kind} {_tflite_version(kind)}", prepare
 
 
-def _without_signature(interpreter: Any) -> tuple[Function, list[str]]:
-    inputs = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
+class TfliteFunction:
+    """A signature of a ``.tflite``, or the one function of a file without any, whose arrays have the tensors' names.
 
-    def run(given: Arrays) -> Arrays:
+    The runtime's own caller resizes every input at every call: LiteRT 2.3 crashes on arm64 when one has no dimensions.
+    """
+
+    def __init__(self, interpreter: Any, signature: str | None) -> None:
+        own = interpreter if signature is None else interpreter.get_signature_runner(signature)
+        inputs, outputs = own.get_input_details(), own.get_output_details()
+        if signature is None:
+            inputs, outputs = ({one["name"]: one for one in details} for details in (inputs, outputs))
+        self.shapes = {name: tuple(one["shape"]) for name, one in inputs.items()}
+        self._inputs = {name: (one["index"], one["dtype"]) for name, one in inputs.items()}
+        self._outputs = {name: one["index"] for name, one in outputs.items()}
+        self._wrapper = interpreter._interpreter  # noqa: SLF001 - a signature has no public way without resizing
+        self._subgraph = 0 if signature is None else own._subgraph_index  # noqa: SLF001
+        self.invoke = functools.partial(self._wrapper.Invoke, self._subgraph)
+
+    def __call__(self, given: Mapping[str, Any]) -> Arrays:
+        """Return the outputs of one call."""
+        self.feed(given)
+        self.invoke()
+        return self.results()
+
+    def feed(self, given: Mapping[str, Any]) -> None:
+        """Set every input; the format's integers may be narrower than those given."""
+        if set(given) != set(self._inputs):
+            raise ValueError(f"inputs {sorted(given)} were given, expected {sorted(self._inputs)}")
         for name, array in given.items():
-            interpreter.resize_tensor_input(inputs[name], array.shape)
-        interpreter.allocate_tensors()
+            if array.shape != self.shapes[name]:
+                sizes = np.array(array.shape, np.int32)
+                self._wrapper.ResizeInputTensor(self._inputs[name][0], sizes, False, self._subgraph)
+                self.shapes[name] = array.shape
+        self._wrapper.AllocateTensors(self._subgraph)
         for name, array in given.items():
-            interpreter.set_tensor(inputs[name], array)
-        interpreter.invoke()
-        outputs = interpreter.get_output_details()
-        return {detail["name"]: np.array(interpreter.get_tensor(detail["index"])) for detail in outputs}
+            index, dtype = self._inputs[name]
+            self._wrapper.SetTensor(index, array.astype(dtype, copy=False), self._subgraph)
 
-    return run, list(inputs)
+    def results(self) -> Arrays:
+        """Return copies of the outputs: the next call overwrites the interpreter's memory."""
+        read = self._wrapper.GetTensor
+        return {name: np.array(read(index, self._subgraph)) for name, index in self._outputs.items()}
 
 
 def _tflite_version(kind: str) -> str:

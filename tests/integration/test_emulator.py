@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -25,6 +26,7 @@ from nagedge.errors import BundleError, RuntimeUnavailableError
 from nagedge.profiling import attached
 from nagedge.profiling.artifacts import artifacts_of, feeds
 from nagedge.profiling.results import Profile
+from nagedge.runtimes import runner
 
 FP32, LITE, INT8 = (
     "any-any-onnxruntime-fp32-train",
@@ -170,6 +172,36 @@ def test_the_guest_sees_its_own_processor(emulator: Installation) -> None:
     script = "import platform; print(platform.machine(), '0xd0b' in open('/proc/cpuinfo').read())"
     done = subprocess.run([*command, "-c", script], capture_output=True, text=True, check=True, env=variables)
     assert done.stdout.split() == ["aarch64", "True"]
+
+
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])
+def test_a_training_step_learns_on_the_guest_as_on_the_host(
+    bundle: nagedge.Bundle, emulator: Installation, runtime: str, tmp_path: Path
+) -> None:
+    (artifact,) = artifacts_of(bundle, [LITE if runtime == "litert" else FP32], ["train"], 4)
+    given = feeds(bundle, "train", 4, lr=0.1)
+    roles = ("params.", "momentum.", "buffers.")
+    state = {name: array for name, array in given.items() if name.startswith(roles) and name != "momentum"}
+    carry = {f"next.{name}": name for name in state}
+    runner.save_arrays(tmp_path / "inputs.npz", {name: a for name, a in given.items() if name not in state})
+    runner.save_arrays(tmp_path / "state.npz", state)
+    opening: dict[str, object] = {
+        "op": "open", "session": "s", "kind": runtime, "model": str(artifact.file.resolve()), "carry": carry,
+        "state": "state.npz", "signature": artifact.signature,
+    }  # fmt: skip
+    steps = [{"op": "step", "session": "s", "inputs": "inputs.npz", "outputs": f"{i}.npz"} for i in range(3)]
+    requests = "\n".join(json.dumps(request) for request in [opening, *steps])
+    guest, variables = guest_python(emulator, runtime, "cortex-a53")
+    losses = []
+    for command, environment in ((guest, variables), ([sys.executable, "-I"], None)):
+        done = subprocess.run(
+            [*command, runner.__file__, "--folder", str(tmp_path)],
+            input=requests, capture_output=True, text=True, check=True, env=environment,
+        )  # fmt: skip
+        assert [json.loads(line)["ok"] for line in done.stdout.splitlines()] == [True] * 4, done.stdout
+        losses.append([float(runner.load_arrays(tmp_path / f"{i}.npz")["loss"]) for i in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][0] > losses[0][1] > losses[0][2]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from nagedge.devices.device_profiles import load_device_profile
 from nagedge.devices.host import HostDescription
 from nagedge.profiling.measure import Samples, summarise
 from nagedge.profiling.memory import MemoryPeak
+from nagedge.profiling.memory_timeline import MemoryTimeline
 from nagedge.profiling.modelled import model_latency
 from nagedge.profiling.operators import OperatorRow, OperatorTable
 from nagedge.profiling.parity import Parity
@@ -25,6 +26,11 @@ from nagedge.profiling.results import (
     Version,
     WorkloadProfile,
 )
+
+TIMELINE = MemoryTimeline(
+    "measured-host", "/proc", (0.0, 6.0, 9.0, 12.0, 15.0, 18.0, 21.0),
+    tuple(size << 20 for size in (50, 80, 90, 93, 90, 93, 90)), 10.0, (11.0, 16.0, 22.0), 40,
+)  # fmt: skip
 
 
 def _host(**changes: object) -> HostDescription:
@@ -64,7 +70,7 @@ def workload(name: str, *, calls: int, notes: tuple[str, ...] = ()) -> WorkloadP
         load_ms=12.0,
         latency=summarise(samples),
         operators=OperatorTable(20, 5, 12.0, 11.0, rows, nodes),
-        memory=MemoryPeak("measured-host", "VmHWM", 3 << 20, False, 40 << 20, 90 << 20, 3),
+        memory=MemoryPeak("measured-host", "VmHWM", 3 << 20, False, 40 << 20, 90 << 20, 3, TIMELINE),
         notes=notes,
     )
 

@@ -57,7 +57,7 @@ def test_a_peak_while_loading_does_not_hide_that_of_the_step(factory: str) -> No
 
 def test_without_a_reset_the_figure_is_called_a_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_reset_high_water", lambda: False)
-    peak = memory._measure('{"factory": "builtins:dict", "arguments": {}, "steps": 0}')
+    peak, _ = memory._measure('{"factory": "builtins:dict", "arguments": {}, "steps": 0}')
     assert peak.lower_bound
     assert "ru_maxrss" in peak.method
     assert peak.step_bytes >= 0

@@ -119,7 +119,7 @@ def test_the_page_is_whole_and_asks_for_nothing(known_profile: Profile) -> None:
 
 def test_each_chart_has_words_for_those_who_do_not_see_it(known_profile: Profile) -> None:
     text = render_report(known_profile, sections=sections())
-    assert text.count("<svg") == text.count("<figure") == text.count('<p class="hidden">') == 11
+    assert text.count("<svg") == text.count("<figure") == text.count('<p class="hidden">') == 13
     assert "Histogram of 500 steady-state calls: p50 10.2 ms" in text
     assert "the first took 90 ms, then 30 warm-up calls, then 500 calls" in text
 
@@ -161,6 +161,20 @@ def test_a_profile_says_what_was_measured_and_how(known_profile: Profile) -> Non
         "All 12 nodes",
     ):
         assert expected in text
+
+
+def test_memory_over_time_is_drawn_above_the_bare_process(known_profile: Profile) -> None:
+    page = render_report(known_profile)
+    assert page.count("<h3>Memory over time</h3>") == 2
+    words = "40 MiB once loaded, at most 43 MiB in 2 steps, 40 MiB at the end"
+    assert f"Resident memory above the bare process: {words}." in page
+    assert "Above the bare process (50 MiB). Shaded: loading, 10 ms. Each step is drawn equally wide" in page
+    workload = known_profile.workloads[0]
+    assert workload.memory is not None
+    without = replace(
+        known_profile, workloads=(replace(workload, memory=replace(workload.memory, timeline=None)),)
+    )
+    assert "Memory over time" not in render_report(without)
 
 
 def test_memory_that_is_a_lower_bound_is_shown_as_one(known_profile: Profile) -> None:

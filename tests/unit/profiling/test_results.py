@@ -29,6 +29,17 @@ def test_every_group_of_figures_names_its_evidence(known_profile: Profile) -> No
         assert workload["memory"]["evidence"] == "measured-host"
 
 
+def test_a_profile_from_before_the_timeline_is_read(known_profile: Profile) -> None:
+    document = json.loads(known_profile.to_json())
+    for workload in document["workloads"]:
+        del workload["memory"]["timeline"]
+    read = Profile.from_json(json.dumps(document))
+    memory = read.workloads[0].memory
+    assert memory is not None
+    assert memory.timeline is None
+    assert memory.step_bytes == 3 << 20
+
+
 def test_an_unsupported_quantile_is_null(known_profile: Profile) -> None:
     latency = json.loads(known_profile.to_json())["workloads"][1]["latency"]
     p99 = latency["quantiles"][2]
