@@ -9,9 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 from nagedge.errors import nearest_name
 from nagedge.models.norms import Norm
 
-__all__ = ["ModelConfig"]
+__all__ = ["KEYS_OF", "ModelConfig", "family_of"]
 
 _OWN_TRUNKS = ("cnn", "ds_cnn", "bc_resnet", "mlp", "tokens")
+
+KEYS_OF = {
+    "channels": ("cnn", "ds_cnn", "tokens"), "hidden": ("mlp",),
+    "dropout": ("cnn", "ds_cnn", "bc_resnet", "mlp", "tokens"), "width": ("bc_resnet",),
+    "norm": ("cnn", "ds_cnn", "bc_resnet"), "vocabulary": ("tokens",), "pretrained": ("timm",),
+    "options": ("timm", "factory"),
+}  # fmt: skip
+"""Key of the table -> the families of trunks that it means something for; other keys hold for all."""
+
+
+def family_of(trunk: str) -> str:
+    """Return ``"timm"``, ``"factory"`` or the trunk's own name."""
+    return "timm" if trunk.startswith("timm:") else "factory" if ":" in trunk else trunk
 
 
 class ModelConfig(BaseModel):
@@ -84,20 +97,13 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_trunk(self) -> ModelConfig:
-        family = "timm" if self.trunk.startswith("timm:") else "factory" if ":" in self.trunk else self.trunk
+        family = family_of(self.trunk)
         if family not in ("timm", "factory", *_OWN_TRUNKS):
             raise ValueError(
                 f"unknown trunk {self.trunk!r}, expected cnn, ds_cnn, bc_resnet, mlp, tokens, timm:NAME or"
                 " package.module:factory." + nearest_name(self.trunk, _OWN_TRUNKS)
             )
-        meant_for = {
-            "channels": ("cnn", "ds_cnn", "tokens"), "hidden": ("mlp",),
-            "dropout": ("cnn", "ds_cnn", "bc_resnet", "mlp", "tokens"), "width": ("bc_resnet",),
-            "norm": ("cnn", "ds_cnn", "bc_resnet"),
-            "vocabulary": ("tokens",),
-            "pretrained": ("timm",), "options": ("timm", "factory"),
-        }  # fmt: skip
-        for key, families in meant_for.items():
+        for key, families in KEYS_OF.items():
             if key in self.model_fields_set and family not in families:
                 raise ValueError(f"{key} does nothing for trunk {self.trunk!r}: remove it")
         if "experts" in self.model_fields_set and self.sharing != "mmoe":
