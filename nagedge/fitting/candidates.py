@@ -144,7 +144,8 @@ def _varied(model: ModelConfig, trunk: str, factor: float, norm: str | None) -> 
         return ModelConfig.model_validate(document)
     except ValidationError as error:
         text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"trunk {trunk!r} cannot be tried with this run: {text}.") from None
+        end = "" if text.endswith(("?", ".")) else "."
+        raise ConfigurationError(f"trunk {trunk!r} cannot be tried with this run: {text}{end}") from None
 
 
 def _has_norm(trunk: str) -> bool:
