@@ -65,7 +65,7 @@ class StagedModel(nn.Module):
     """Every head reads the features of a stage of the one trunk; later stages serve fewer tasks.
 
     Args:
-        trunk: gives the features of its stages. Stages that nobody reads are not computed if they can be told apart.
+        trunk: gives the features of its stages.
         heads: task name -> module from the features to the task's outputs.
         reads: task name -> its stage, from 0.
         pooled: names of the tasks whose heads take the mean over the places.
@@ -91,7 +91,7 @@ class StagedModel(nn.Module):
         if isinstance(self.trunk, Features):
             features: Sequence[Tensor] = self.trunk(x)
         else:
-            features = features_of(self.trunk, x, max(self._reads.values()) + 1)
+            features = features_of(self.trunk, x, self.trunk.count)
         return {
             name: head(self.trunk.read(features[self._reads[name]], x, pooled=name in self._pooled))
             for name, head in self.heads.items()

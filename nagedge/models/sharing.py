@@ -46,6 +46,8 @@ def staged_model(
                 f" a batch of 2: {shapes}. Name one of them."
             )
     reads = {task.name: model.stages.get(task.name, len(features)) - 1 for task in tasks}
+    if not isinstance(trunk, Features):  # parameters that nothing reads would be trained, stored and exported
+        trunk.drop_after(max(reads.values()) + 1)
     pooled = _pooled(tasks)
     heads = {}
     with torch.no_grad():

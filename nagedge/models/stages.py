@@ -56,6 +56,10 @@ class StageList(nn.Module):
         del x
         return features.mean((2, 3)) if pooled and features.dim() == 4 else features
 
+    def drop_after(self, count: int) -> None:
+        """Leave out every stage after the first ``count``."""
+        del self.stages[count:]
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features of every stage."""
         return features_of(self, x, self.count)

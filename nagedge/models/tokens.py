@@ -49,6 +49,10 @@ class TokenTrunk(nn.Module):
         """How many stages there are."""
         return 1 + len(self.convolutions)
 
+    def drop_after(self, count: int) -> None:
+        """Leave out every stage after the first ``count``."""
+        del self.convolutions[count - 1 :]
+
     def stage(self, index: int, features: Tensor, tokens: Tensor) -> Tensor:
         """Return the features ``[batch, channels, steps]`` after a stage from those before; the first takes tokens."""
         return self._after(index, features, self._present(tokens))
