@@ -15,6 +15,7 @@ from nagedge.cli import (
     doctor,
     export,
     finetune,
+    fit_device,
     init,
     profile,
     targets,
@@ -66,7 +67,7 @@ def spin_briefly(environment: MutableMapping[str, str]) -> None:
         environment["GOMP_SPINCOUNT"] = _SPIN_ROUNDS
 
 
-for module in (init, train, tune, export, verify, finetune, profile, web, doctor, demo):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
+for module in (init, train, tune, fit_device, export, verify, finetune, profile, web, doctor, demo):
+    app.command(module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
 app.add_typer(targets.app, name="targets")
 app.add_typer(devices.app, name="devices")

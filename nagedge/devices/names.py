@@ -1,5 +1,6 @@
-"""The names of devices: ``host``, ``emulated:CORE``, ``adb:SERIAL`` (which also tells what runs there and where) and
-``ios-simulator[:UDID]``.
+"""The names of devices: ``host``, ``emulated:CORE``, ``adb:SERIAL`` and ``ios-simulator[:UDID]``.
+
+After an attached device's serial may come what runs there, and on which of its cores.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Device:
 
     Args:
         kind: of :data:`KINDS`. detail: the core of an emulated one; of an attached one its serial, then of
-            :data:`RUNNERS` and of :data:`CORE_CHOICES` what the user chose, with slashes between; of a simulated one its
-            identifier, or nothing for any.
+            :data:`RUNNERS` and of :data:`CORE_CHOICES` what the user chose, with slashes between; of a simulated
+            one its identifier, or nothing for any.
     """
 
     kind: str

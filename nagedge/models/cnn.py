@@ -7,22 +7,41 @@ from collections.abc import Sequence
 
 from torch import nn
 
-__all__ = ["cnn_trunk"]
+from nagedge.models.norms import Norm, norm_layer
+
+__all__ = ["cnn_stages", "cnn_trunk"]
+
+
+def cnn_stages(in_channels: int, channels: Sequence[int], norm: Norm = "batch") -> list[list[nn.Module]]:
+    """Return the layers of each stage, from ``[batch, in_channels, height, width]`` to a map of ``channels[-1]``.
+
+    A stage is a 3x3 convolution, a normalisation and a ReLU; from the second on a 2x2 max pooling comes first.
+    """
+    return [
+        [
+            *([nn.MaxPool2d(2)] if stage else []),
+            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            norm_layer(norm, after),
+            nn.ReLU(),
+        ]
+        for stage, (before, after) in enumerate(itertools.pairwise([in_channels, *channels]))
+    ]
 
 
 def cnn_trunk(
-    in_channels: int, channels: Sequence[int], dropout: float = 0.0, *, pooled: bool = True
+    in_channels: int,
+    channels: Sequence[int],
+    dropout: float = 0.0,
+    *,
+    pooled: bool = True,
+    norm: Norm = "batch",
 ) -> nn.Module:
     """Return a trunk from ``[batch, in_channels, height, width]`` to ``[batch, channels[-1]]``.
 
-    Blocks of 3x3 convolution, BatchNorm and ReLU; a 2x2 max pooling between two blocks; global average
-    pooling at the end, so that any size that survives the poolings fits. Without ``pooled`` it gives the map.
+    The stages of :func:`cnn_stages`, then global average pooling, so that any size that survives the poolings fits.
+    Without ``pooled`` it gives the map.
     """
-    layers: list[nn.Module] = []
-    for block, (before, after) in enumerate(itertools.pairwise([in_channels, *channels])):
-        if block:
-            layers.append(nn.MaxPool2d(2))
-        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    layers = list(itertools.chain.from_iterable(cnn_stages(in_channels, channels, norm)))
     if pooled:
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if dropout:

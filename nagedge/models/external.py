@@ -13,7 +13,7 @@ from torch import nn
 
 from nagedge.errors import ConfigurationError, nearest_name
 
-__all__ = ["load_factory", "timm_trunk"]
+__all__ = ["load_factory", "timm_stages", "timm_trunk"]
 
 
 def timm_trunk(
@@ -26,6 +26,26 @@ def timm_trunk(
     Raises:
         ConfigurationError: timm is not installed, has no such model, or refuses the options.
     """
+    return _timm_model(name, in_channels, pretrained=pretrained, options={"num_classes": 0, **options})
+
+
+def timm_stages(
+    name: str, in_channels: int, *, pretrained: bool, options: Mapping[str, JsonValue]
+) -> nn.Module:
+    """Return a timm backbone that gives the maps of its stages, ``[batch, channels, height, width]`` each.
+
+    The stages are those of timm's ``features_only``: each halves the map, mostly. What comes after the last one (in
+    MobileNets a wide pointwise convolution) is left out.
+
+    Raises:
+        ConfigurationError: as :func:`timm_trunk`, or the model has no stages.
+    """
+    return _timm_model(name, in_channels, pretrained=pretrained, options={"features_only": True, **options})
+
+
+def _timm_model(
+    name: str, in_channels: int, *, pretrained: bool, options: Mapping[str, JsonValue]
+) -> nn.Module:
     try:
         import timm
     except ImportError:
@@ -39,7 +59,7 @@ def timm_trunk(
         )
     try:
         # create_model's own parameters are typed, the model's are not: options may hold either
-        keywords: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels, **options}
+        keywords: dict[str, Any] = {"in_chans": in_channels, **options}
         made = timm.create_model(name, pretrained=pretrained, **keywords)
     except Exception as error:  # timm and its models raise whatever they like for options and downloads
         raise ConfigurationError(

@@ -15,7 +15,8 @@ class TokenTrunk(nn.Module):
     """From int64 ``[batch, steps]`` to ``[batch, steps, channels[-1]]``, or their mean ``[batch, channels[-1]]``.
 
     An embedding of width ``channels[0]``, then for each further width a convolution over three steps, a ReLU and, where
-    the widths are equal, a residual sum. Id 0 is padding: its steps are zero, and left out of the mean.
+    the widths are equal, a residual sum. Id 0 is padding: its steps are zero, and left out of the mean. It is a trunk
+    in stages too (:mod:`nagedge.models.stages`): the embedding is the first, each convolution one more.
 
     Args:
         vocabulary: ids are 0 .. vocabulary - 1.
@@ -37,12 +38,42 @@ class TokenTrunk(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the features of token ids, int64 ``[batch, steps]``."""
-        present = (tokens > 0).to(self.embedding.weight.dtype).unsqueeze(1)
-        x: Tensor = self.embedding(tokens).transpose(1, 2) * present
-        for convolution in self.convolutions:
-            y = torch.relu(convolution(x)) * present
-            x = x + y if y.shape[1] == x.shape[1] else y
-        if not self.pooled:
-            return self.dropout(x.transpose(1, 2))  # type: ignore[no-any-return]
-        count = present.sum(2)
-        return self.dropout(x.sum(2) / torch.where(count > 0, count, torch.ones_like(count)))  # type: ignore[no-any-return]
+        present = self._present(tokens)
+        x = tokens
+        for index in range(self.count):
+            x = self._after(index, x, present)
+        return self.dropout(_read(x, present, pooled=self.pooled))  # type: ignore[no-any-return]
+
+    @property
+    def count(self) -> int:
+        """How many stages there are."""
+        return 1 + len(self.convolutions)
+
+    def drop_after(self, count: int) -> None:
+        """Leave out every stage after the first ``count``."""
+        del self.convolutions[count - 1 :]
+
+    def stage(self, index: int, features: Tensor, tokens: Tensor) -> Tensor:
+        """Return the features ``[batch, channels, steps]`` after a stage from those before; the first takes tokens."""
+        return self._after(index, features, self._present(tokens))
+
+    def read(self, features: Tensor, tokens: Tensor, *, pooled: bool) -> Tensor:
+        """Return ``[batch, channels]``, the mean over the steps, or ``[batch, steps, channels]`` for a head."""
+        return _read(features, self._present(tokens), pooled=pooled)
+
+    def _present(self, tokens: Tensor) -> Tensor:
+        return (tokens > 0).to(self.embedding.weight.dtype).unsqueeze(1)
+
+    def _after(self, index: int, x: Tensor, present: Tensor) -> Tensor:
+        if not index:
+            embedded: Tensor = self.embedding(x)
+            return embedded.transpose(1, 2) * present
+        y = torch.relu(self.convolutions[index - 1](x)) * present
+        return x + y if y.shape[1] == x.shape[1] else y
+
+
+def _read(features: Tensor, present: Tensor, *, pooled: bool) -> Tensor:
+    if not pooled:
+        return features.transpose(1, 2)
+    count = present.sum(2)
+    return features.sum(2) / torch.where(count > 0, count, torch.ones_like(count))

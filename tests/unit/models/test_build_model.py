@@ -86,7 +86,7 @@ def test_a_users_trunk_gets_heads(user_module: str) -> None:
 
 
 def test_a_users_whole_model_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nagedge.models.load_factory", lambda reference, options: Whole(**options))
+    monkeypatch.setattr("nagedge.models.trunks.load_factory", lambda reference, options: Whole(**options))
     assert isinstance(build_model(ModelConfig(trunk="a:b"), ROW, TASKS, 0), Whole)
     with pytest.raises(ConfigurationError) as error:
         build_model(ModelConfig(trunk="a:b", options={"size": 3}), ROW, TASKS, 0)
@@ -146,7 +146,7 @@ def test_a_task_named_like_an_attribute_of_modules_is_refused() -> None:
     [
         (
             {"trunk": "cmn"},
-            "unknown trunk 'cmn', expected cnn, ds_cnn, mlp, tokens, timm:NAME or package.module:factory. Did you mean",
+            "unknown trunk 'cmn', expected cnn, ds_cnn, bc_resnet, mlp, tokens, timm:NAME or package.module:factory.",
         ),
         ({"trunk": "mlp", "channels": [3]}, "channels does nothing for trunk 'mlp': remove it"),
         ({"trunk": "cnn", "options": {"a": 1}}, "options does nothing for trunk 'cnn': remove it"),

@@ -302,7 +302,7 @@ class SteepTrunk(nn.Module):
 def test_a_gradient_that_is_not_finite_names_the_task(
     tmp_path: Path, make_run: MakeRun, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nagedge.models.load_factory", lambda reference, options: SteepTrunk())
+    monkeypatch.setattr("nagedge.models.trunks.load_factory", lambda reference, options: SteepTrunk())
     run = make_run(model={"trunk": "my_nets:steep"})
     text = r"the norm of the gradient became (inf|nan) in step 1, where task '(kind|level|tags)' has the largest loss, "
     with pytest.raises(TrainingDivergedError, match=text):
