@@ -122,6 +122,9 @@ def set_up(
         nesterov=True,
         fused=True,
     )
+    for param in params.values():
+        # zeros are a first step; torch's fused update fails where a head's first gradient comes later than others'
+        optimizer.state[param]["momentum_buffer"] = torch.zeros_like(param)
     if previous is not None:
         module.load_state_dict(previous.params())
         if previous.state.step:
