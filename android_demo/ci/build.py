@@ -115,8 +115,13 @@ def runtime_options(tools: Tools, out: Path) -> tuple[list[str], dict[str, str]]
     """Put ONNX Runtime for this machine into ``out``; return the JVM's options and the environment that use it."""
     natives = out / "natives"
     natives.mkdir(parents=True, exist_ok=True)
-    (natives / "libonnxruntime.so").write_bytes(tools.ort_linux.read_bytes())
     shim = (tools.ort_natives / "x86_64" / "libonnxruntime4j_jni.so").read_bytes()
-    (natives / "libonnxruntime4j_jni.so").write_bytes(unbionic(shim))
+    for name, content in (
+        ("libonnxruntime.so", tools.ort_linux.read_bytes()), ("libonnxruntime4j_jni.so", unbionic(shim))
+    ):  # fmt: skip
+        # Renamed into place: a JVM of another test process may have the file mapped.
+        part = natives / f"{name}.{os.getpid()}"
+        part.write_bytes(content)
+        part.replace(natives / name)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(natives), "OMP_NUM_THREADS": "1"}
     return [f"-Donnxruntime.native.path={natives}", "-Duser.language=en"], environment

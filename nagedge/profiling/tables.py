@@ -52,7 +52,10 @@ def _latencies(profile: Profile) -> Sheet:
         "what", "device", "target", "runtime", "threads", "batch", "first_ms", "warm-up", "n", "p50_ms", "p90_ms",
         "p99_ms", "step_mib",
     )  # fmt: skip
-    return Sheet(f"Latency on {profile.host.cpu_model} (evidence: {evidence})", columns, tuple(rows))
+    attached = [workload.device.startswith("adb:") for workload in profile.workloads]
+    where = [] if all(attached) else [profile.host.cpu_model]
+    where += ["attached devices"] if any(attached) else []
+    return Sheet(f"Latency on {' and '.join(where)} (evidence: {evidence})", columns, tuple(rows))
 
 
 def _attached(profile: Profile) -> Sheet:
@@ -67,15 +70,15 @@ def _attached(profile: Profile) -> Sheet:
         status = [one.thermal_status for one in seen if one.thermal_status is not None]
         rows.append(
             (
-                workload.name, workload.device, workload.target, run.machine or None, run.program, run.cores,
-                run.rounds, run.rounds_throttled, run.calls_throttled, heat[0] if heat else None,
-                max(heat, default=None), max(status, default=None), charge[0] if charge else None,
-                charge[-1] if charge else None, run.ended or run.why_throttled,
+                workload.name, workload.device, run.program, run.cores, run.rounds, run.rounds_throttled,
+                run.calls_throttled, heat[0] if heat else None, max(heat, default=None), max(status, default=None),
+                charge[0] if charge else None, charge[-1] if charge else None, run.ended or run.why_throttled,
+                workload.target, run.machine or None,
             )
         )  # fmt: skip
     columns = (
-        "what", "device", "target", "machine", "run by", "cores", "rounds", "throttled rounds", "throttled calls",
-        "before_C", "most_C", "thermal status", "battery_%", "battery after_%", "remark",
+        "what", "device", "run by", "cores", "rounds", "throttled rounds", "throttled calls", "before_C", "most_C",
+        "thermal status", "battery_%", "battery after_%", "remark", "target", "machine",
     )  # fmt: skip
     return Sheet(
         "Attached devices, before, during and after (throttled calls do not count)", columns, tuple(rows)
