@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nagedge.devices.adb import attached
+from nagedge.devices.adb import adb_program, attached
 from nagedge.devices.arm64 import states
 from nagedge.devices.cores import CORES
 from nagedge.devices.emulator import RUNTIMES_OF
@@ -71,7 +76,8 @@ def _emulator_state() -> str:
 def _attached() -> list[Listed]:
     evidence, runtimes = "measured-device: latency", "those of its own Python 3"
     try:
-        devices = attached()
+        with _server_as_it_was():
+            devices = attached()
     except RuntimeUnavailableError as error:
         return [Listed("adb:SERIAL", "attached device", evidence, runtimes, f"not available: {error}")]
     if not devices:
@@ -83,6 +89,27 @@ def _attached() -> list[Listed]:
         )
         for one in devices
     ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def _server_as_it_was() -> Iterator[None]:
+    """Stop adb's server afterwards if it is adb that started it meanwhile: listing leaves no process behind."""
+    # A server that was named is somebody's, and may be of another machine.
+    before = "ADB_SERVER_SOCKET" in os.environ or _server_answers()
+    try:
+        yield
+    finally:
+        if not before and _server_answers():
+            subprocess.run([adb_program(), "kill-server"], capture_output=True, check=False, timeout=30)
+
+
+def _server_answers() -> bool:
+    try:
+        port = int(os.environ.get("ANDROID_ADB_SERVER_PORT") or 5037)
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
 
 
 def _simulated() -> list[Listed]:

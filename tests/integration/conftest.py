@@ -1,8 +1,28 @@
-"""Makes the models that the integration tests share importable: ``from zoo import ...``."""
+"""What the integration tests share: modules beside them (``from zoo import ...``), and the emulator, made once."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+import pytest
+
+from nagedge.devices import arm64
+from nagedge.devices.arm64 import Installation
+from nagedge.errors import RuntimeUnavailableError
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Installation:
+    """The arm64 emulator in the user's cache. Without one the test is skipped, or fails in continuous integration."""
+    if sys.platform != "linux":
+        pytest.skip("the emulator is made on Linux")
+    try:
+        return arm64.setup()
+    except RuntimeUnavailableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"the emulator cannot be made here: {error}")
