@@ -7,14 +7,15 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from nagedge.devices import arm64, arm64_system
 from nagedge.devices.adb import adb_program, attached
-from nagedge.devices.arm64 import states
 from nagedge.devices.cores import CORES
 from nagedge.devices.emulator import RUNTIMES_OF
 from nagedge.devices.host import describe_host
+from nagedge.devices.provisioning import PartState
 from nagedge.devices.simulator import simulators, why_unavailable
 from nagedge.errors import RuntimeUnavailableError
 
@@ -53,24 +54,30 @@ def list_devices() -> tuple[Listed, ...]:
             core.description + (", int8 dot products" if core.dot_products else ""),
             "emulated-count: instructions, bytes",
             ", ".join(RUNTIMES_OF),
-            _emulator_state(),
+            _emulator_state(arm64.states(), "arm64"),
         )
         for core in CORES.values()
     ]
+    found.append(
+        Listed(
+            "emulated-system:CORE", "a machine of these cores, several threads", "emulated-count: ticks",
+            ", ".join(RUNTIMES_OF), _emulator_state((*arm64.states(), *arm64_system.states()), "arm64-system"),
+        )
+    )  # fmt: skip
     found += _attached()
     found += _simulated()
     return tuple(found)
 
 
-def _emulator_state() -> str:
+def _emulator_state(states: Sequence[PartState], name: str) -> str:
     if sys.platform != "linux":
-        return f"not available on {sys.platform}: QEMU's user mode needs Linux"
-    wrong = [state for state in states() if state.problem]
+        return f"not available on {sys.platform}: it is made of Debian's packages, on Linux"
+    wrong = [state for state in states if state.problem]
     if not wrong:
         return "ready"
     if all(state.problem == "not made yet" for state in wrong):
-        return "not set up: nagedge devices setup arm64"
-    return f"{wrong[0].name}: {wrong[0].problem}; repair it with nagedge devices setup arm64"
+        return f"not set up: nagedge devices setup {name}"
+    return f"{wrong[0].name}: {wrong[0].problem}; repair it with nagedge devices setup {name}"
 
 
 def _attached() -> list[Listed]:

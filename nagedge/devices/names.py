@@ -1,4 +1,4 @@
-"""The names of devices: ``host``, ``emulated:CORE``, ``adb:SERIAL`` and ``ios-simulator[:UDID]``."""
+"""The names of devices: ``host``, ``emulated[-system]:CORE``, ``adb:SERIAL``, ``ios-simulator[:UDID]``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nagedge.errors import ConfigurationError, nearest_name
 
 __all__ = ["KINDS", "Device", "parse_device"]
 
-KINDS = ("host", "emulated", "adb", "ios-simulator")
+KINDS = ("host", "emulated", "emulated-system", "adb", "ios-simulator")
 """What a device can be."""
 
 
@@ -43,6 +43,6 @@ def parse_device(name: str) -> Device:
             f"unknown device {name!r}; expected host, emulated:CORE, adb:SERIAL or ios-simulator, as `nagedge devices "
             "ls` lists them." + ("" if kind in KINDS else nearest_name(kind, KINDS))
         )
-    if kind == "emulated":
+    if kind.startswith("emulated"):
         find_core(detail)
     return Device(kind, detail)

@@ -24,7 +24,9 @@ class Sheet:
 
 def profile_sheets(profile: Profile) -> tuple[Sheet, ...]:
     """Return one table a class of evidence, and one of what could not be had; only those that have rows."""
-    sheets = (_latencies(profile), _counts(profile), _modelled(profile), _failures(profile))
+    sheets = (
+        _latencies(profile), _counts(profile), _systems(profile), _modelled(profile), _failures(profile),
+    )  # fmt: skip
     return tuple(sheet for sheet in sheets if sheet.rows)
 
 
@@ -71,6 +73,21 @@ def _counts(profile: Profile) -> Sheet:
         "first call", "spread_%", "agrees with the host",
     )  # fmt: skip
     return Sheet("Instructions of a call (evidence: emulated-count)", columns, tuple(rows))
+
+
+def _systems(profile: Profile) -> Sheet:
+    rows = tuple(
+        (
+            one.name, one.device.partition(":")[2], one.target, one.runtime, one.threads, one.batch, one.median_ticks,
+            one.lowest_ticks, one.highest_ticks, one.first_ticks, "yes" if one.parity.within_tolerance else "NO",
+        )
+        for one in profile.systems
+    )  # fmt: skip
+    columns = (
+        "what", "cores", "target", "runtime", "threads", "batch", "ticks", "lowest", "highest", "first call",
+        "agrees with the host",
+    )  # fmt: skip
+    return Sheet("Ticks of a whole machine (evidence: emulated-count)", columns, rows)
 
 
 def _modelled(profile: Profile) -> Sheet:
