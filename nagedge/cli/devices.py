@@ -42,35 +42,38 @@ def print_profile(
 
 @app.command("setup")
 def set_up(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="What to set up: arm64.")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="What to set up: arm64 or arm64-system.")],
     mirror: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="A Debian archive, instead of the one that apt uses."),
     ] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Make every part again.")] = False,
 ) -> None:
-    """Make or repair the arm64 emulator in the user's cache; what is complete is kept."""
+    """Make or repair an emulator in the user's cache; what is complete is kept."""
     import time
 
     from nagedge.cli.output import print_table, progress_bar
-    from nagedge.devices.arm64 import setup, states
+    from nagedge.devices import arm64, arm64_system
     from nagedge.errors import ConfigurationError
 
-    if what != "arm64":
-        raise ConfigurationError(f"cannot set up {what!r}; expected arm64.")
+    if what not in ("arm64", "arm64-system"):
+        raise ConfigurationError(f"cannot set up {what!r}; expected arm64 or arm64-system.")
     started = time.monotonic()
     with progress_bar() as progress:
-        made = setup(progress, mirror=mirror, anew=anew)
+        if what == "arm64":
+            folder, states = arm64.setup(progress, mirror=mirror, anew=anew).folder, arm64.states()
+        else:
+            folder = arm64_system.setup(progress, mirror=mirror, anew=anew).folder
+            states = arm64_system.states()
+    kept = arm64.Installation(arm64.home()).versions() if what == "arm64" else None
     rows = [
         [
             state.name,
             state.size_bytes / 1e6,
-            ", ".join(f"{k} {v}" for k, v in made.versions().items() if k in state.versions),
+            ", ".join(f"{k} {v}" for k, v in state.versions.items() if kept is None or k in kept),
         ]
-        for state in states()
+        for state in states
     ]
-    total = sum(state.size_bytes for state in states()) / 1e6
-    print_table(
-        f"The arm64 emulator in {made.folder}", ("part", "MB", "holds"), [*rows, ["in all", total, ""]]
-    )
+    total = sum(state.size_bytes for state in states) / 1e6
+    print_table(f"The {what} emulator in {folder}", ("part", "MB", "holds"), [*rows, ["in all", total, ""]])
     typer.echo(f"ready after {time.monotonic() - started:.0f} s")

@@ -22,9 +22,7 @@ def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
     device: Annotated[
         list[str] | None,
-        typer.Option(
-            help="host, emulated:CORE, adb:SERIAL or ios-simulator; may be given again. `nagedge devices ls`."
-        ),
+        typer.Option(help="A name of `nagedge devices ls`: host, emulated:CORE, ...; may be given again."),
     ] = None,
     what: Annotated[str, typer.Option(help="What to profile, separated by commas.")] = "infer,train",
     target: Annotated[
@@ -33,6 +31,9 @@ def command(
     batch: Annotated[
         int | None, typer.Option(help="Examples a call, where the artifact leaves it free.")
     ] = None,
+    threads: Annotated[
+        int, typer.Option(help="Threads inside operators; those of emulated:CORE have one.")
+    ] = 1,
     model: Annotated[
         list[str] | None, typer.Option(help="Device profile, name or file, to model latencies of.")
     ] = None,
@@ -66,6 +67,7 @@ def command(
             device=device or ["host"],
             target=target,
             batch=batch,
+            threads=threads,
             models=model,
             progress=progress,
         )

@@ -7,20 +7,16 @@ that an interrupted setup goes on where it stopped. Each part lists its files: o
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nagedge.devices.arm64_parts import PYTHON, Part, find_compiler, find_uv, parts
+from nagedge.devices.arm64_parts import PYTHON, find_compiler, find_uv, parts
+from nagedge.devices.provisioning import PartState, make_parts, state_of
 from nagedge.errors import RuntimeUnavailableError
-from nagedge.files import put_in_place
 from nagedge.runtimes.isolation import cache_folder
 
 __all__ = [
@@ -34,25 +30,8 @@ __all__ = [
 
 Progress = Callable[[str, int, int], None]
 
-_LIST = ".files.json"
 _NEEDED_BYTES = 700 << 20
 """Free space to begin with: twice what is kept, as downloads and the part being built lie beside it."""
-
-
-@dataclass(frozen=True)
-class PartState:
-    """What is known of a part without changing it.
-
-    Args:
-        name: of the part. size_bytes: on disk.
-        problem: what is wrong; empty for a complete part, ``"not made yet"`` for none.
-        versions: of what it holds, by name.
-    """
-
-    name: str
-    size_bytes: int
-    problem: str
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -125,25 +104,7 @@ def installed() -> Installation:
 
 def states() -> tuple[PartState, ...]:
     """Return what is known of each part; nothing is made or run."""
-    return tuple(_state(home() / part.name, part) for part in parts())
-
-
-def _state(folder: Path, part: Part) -> PartState:
-    try:
-        listed = json.loads((folder / _LIST).read_text(encoding="utf-8"))
-        files: dict[str, int] = listed["files"]
-        versions: dict[str, str] = listed["versions"]
-        wanted: str = listed["what"]
-    except (OSError, ValueError, KeyError):
-        return PartState(part.name, 0, "incomplete" if folder.exists() else "not made yet", {})
-    size = sum(files.values())
-    for name, file_bytes in files.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != file_bytes:
-            return PartState(part.name, size, f"{name} is missing or damaged", versions)
-    if wanted != part.what:
-        return PartState(part.name, size, f"it holds {wanted}, not {part.what}", versions)
-    return PartState(part.name, size, "", versions)
+    return tuple(state_of(home() / part.name, part) for part in parts())
 
 
 def setup(progress: Progress | None = None, *, mirror: str | None = None, anew: bool = False) -> Installation:
@@ -159,35 +120,11 @@ def setup(progress: Progress | None = None, *, mirror: str | None = None, anew: 
     """
     report = progress or (lambda description, completed, total: None)
     _check_system()
-    folder, todo = home(), parts()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_suffix(".lock"), lambda: report("waiting for another setup", 0, len(todo))):
-            _check_space(folder)
-            scratch = folder / "downloads"
-            scratch.mkdir(exist_ok=True)
-            for left in folder.glob(".*.part"):  # what a killed setup left; whoever builds holds the lock
-                shutil.rmtree(left, ignore_errors=True)
-            for index, part in enumerate(todo):
-                report(part.what, index, len(todo) + 1)
-                if anew or _state(folder / part.name, part).problem:
-                    _make(folder / part.name, part, scratch, mirror)
-            report("trying it out", len(todo), len(todo) + 1)
-            made = Installation(folder)
-            _try_out(made)
-            shutil.rmtree(scratch, ignore_errors=True)  # not before: an interrupted setup uses it again
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise RuntimeUnavailableError(
-                f"the disk is full: the arm64 emulator in {folder} needs {_NEEDED_BYTES >> 20} MiB while it is "
-                "made. Free "
-                "some space or set NAGEDGE_CACHE to a folder on another disk, then run `nagedge devices setup arm64` "
-                "again: what is complete is kept."
-            ) from error
-        raise RuntimeUnavailableError(
-            f"the arm64 emulator cannot be made in {folder}: {error.strerror or error}: {error.filename or ''}. Set "
-            "NAGEDGE_CACHE to a folder that you may write to."
-        ) from error
+    todo, made = parts(), Installation(home())
+    make_parts(
+        made.folder, todo, lambda: _try_out(made), name="arm64", needed_bytes=_NEEDED_BYTES, progress=report,
+        mirror=mirror, anew=anew,
+    )  # fmt: skip
     report("the arm64 emulator is ready", len(todo) + 1, len(todo) + 1)
     return made
 
@@ -208,31 +145,6 @@ def _check_system() -> None:
         )
     find_compiler()
     find_uv()
-
-
-def _check_space(folder: Path) -> None:
-    if all(not state.problem for state in states()):
-        return
-    free = shutil.disk_usage(folder).free
-    if free < _NEEDED_BYTES:
-        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
-
-
-def _make(folder: Path, part: Part, scratch: Path, mirror: str | None) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{part.name}.", suffix=".part"))
-    try:
-        versions = part.build(temporary, scratch, mirror)
-        files = {
-            str(path.relative_to(temporary)): path.stat().st_size
-            for path in sorted(temporary.rglob("*"))
-            if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts
-        }
-        listed = {"what": part.what, "versions": versions, "files": files}
-        (temporary / _LIST).write_text(json.dumps(listed), encoding="utf-8")
-        temporary.chmod(0o755)
-        put_in_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _try_out(made: Installation) -> None:
@@ -263,17 +175,3 @@ def _try_out(made: Installation) -> None:
                 "setup arm64 "
                 "--anew` to make it again."
             )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock that no other process holds; the system gives it back when a process dies."""
-    import fcntl
-
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

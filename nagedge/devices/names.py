@@ -1,4 +1,4 @@
-"""The names of devices: ``host``, ``emulated:CORE``, ``adb:SERIAL`` and ``ios-simulator[:UDID]``.
+"""The names of devices: ``host``, ``emulated[-system]:CORE``, ``adb:SERIAL``, ``ios-simulator[:UDID]``.
 
 After an attached device's serial may come what runs there, and on which of its cores.
 """
@@ -12,7 +12,7 @@ from nagedge.errors import ConfigurationError, nearest_name
 
 __all__ = ["CORE_CHOICES", "KINDS", "RUNNERS", "Device", "parse_device"]
 
-KINDS = ("host", "emulated", "adb", "ios-simulator")
+KINDS = ("host", "emulated", "emulated-system", "adb", "ios-simulator")
 """What a device can be."""
 
 RUNNERS = ("app", "python", "native")
@@ -73,7 +73,7 @@ def parse_device(name: str) -> Device:
             "ls` lists them." + ("" if kind in KINDS else nearest_name(kind, KINDS))
         )
     device = Device(kind, detail)
-    if kind == "emulated":
+    if kind.startswith("emulated"):
         find_core(detail)
     elif kind == "adb":
         _check_choices(name, detail.split("/")[1:])

@@ -74,6 +74,18 @@ def count_parts(profile: Profile) -> tuple[Part, ...]:
                 tables=(_table(sheets["Instructions of a call"]),),
             )
         )
+    if profile.systems:
+        parts.append(
+            Part(
+                title="Whole machine",
+                lead=(
+                    "Ticks of an emulated machine's virtual clock: one for each instruction that any of its cores "
+                    "executes, the kernel's included, and as many as pass while all wait. Evidence: emulated-count. A "
+                    "tick is no time."
+                ),
+                tables=(_table(sheets["Ticks of a whole machine"]),),
+            )
+        )
     if profile.modelled:
         assumptions = dict.fromkeys(text for one in profile.modelled for text in one.assumptions)
         parts.append(

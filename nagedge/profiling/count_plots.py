@@ -115,6 +115,8 @@ def _ratios(title: str, found: Sequence[tuple[str, float]], label: str, caption:
 
 def modelled_chart(modelled: Sequence[ModelledLatency]) -> Chart:
     """A range a device and artifact, on a logarithmic axis; no figure within it."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
     figure, axes = new_figure(height=0.6 + 0.24 * len(modelled))
     names = [f"{one.profile}: {one.name}, {_short(one.target)}" for one in modelled]
     for index, one in enumerate(modelled):
@@ -124,6 +126,8 @@ def modelled_chart(modelled: Sequence[ModelledLatency]) -> Chart:
     axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("ms, modelled (logarithmic)")
     words = "; ".join(

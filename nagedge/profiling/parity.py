@@ -21,7 +21,7 @@ from nagedge.runtimes import runner
 from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
 from nagedge.runtimes.onnxruntime import load_session
 
-__all__ = ["HostRun", "Parity", "compare_outputs", "host_outputs", "run_on_host"]
+__all__ = ["HostRun", "Parity", "compare_differences", "compare_outputs", "host_outputs", "run_on_host"]
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -73,17 +73,30 @@ def compare_outputs(got: Arrays, expected: Arrays, *, rtol: float, atol: float) 
         got, expected: by name; a name that one side lacks does not agree.
         rtol, atol: what is allowed.
     """
-    found = []
+    found: dict[str, tuple[float, float]] = {}
     for name in sorted({*got, *expected}):
         if name not in got or name not in expected or got[name].shape != expected[name].shape:
-            found.append((math.inf, name, math.inf, math.inf))
+            found[name] = (math.inf, 0.0)
             continue
         ours, theirs = (np.asarray(value, np.float64) for value in (got[name], expected[name]))
         difference = float(np.abs(ours - theirs).max(initial=0.0))
-        if not np.isfinite(difference):
+        found[name] = (difference, float(np.abs(theirs).max(initial=0.0)))
+    return compare_differences(found, rtol=rtol, atol=atol)
+
+
+def compare_differences(
+    differences: Mapping[str, tuple[float, float]], *, rtol: float, atol: float
+) -> Parity:
+    """Return whether outputs agree, from the largest difference of each and its largest expected value.
+
+    Args:
+        differences: by name. rtol, atol: what is allowed.
+    """
+    found = []
+    for name, (difference, scale) in differences.items():
+        if not math.isfinite(difference):
             found.append((math.inf, name, math.inf, math.inf))
             continue
-        scale = float(np.abs(theirs).max(initial=0.0))
         allowed = atol + rtol * scale
         excess = difference / allowed if allowed else (math.inf if difference else 0.0)
         found.append((excess, name, difference, difference / scale if scale else 0.0))

@@ -24,6 +24,7 @@ __all__ = [
     "CountProfile",
     "Failure",
     "Profile",
+    "SystemProfile",
     "Version",
     "WorkloadProfile",
     "profile_schema",
@@ -113,6 +114,38 @@ class CountProfile:
 
 
 @dataclass(frozen=True)
+class SystemProfile:
+    """What one artifact costs a whole emulated machine, on several threads.
+
+    Args:
+        name, device, target, precision, artifact, runtime, threads, batch: as in :class:`WorkloadProfile`; ``device``
+            is ``"emulated-system:CORE"``, with as many cores as threads.
+        evidence: ``"emulated-count"``.
+        call: what a counted call is. calls: that were counted after the warm-up.
+        median_ticks, lowest_ticks, highest_ticks, first_ticks: of QEMU's virtual clock, one for each instruction that
+            any core executes, the kernel's included, and as many as pass while all wait. No time.
+        parity: whether it computes what this machine computes with the same runtime.
+    """
+
+    name: str
+    device: str
+    target: str
+    precision: str
+    artifact: str
+    runtime: str
+    threads: int
+    batch: int
+    evidence: str
+    call: str
+    calls: int
+    median_ticks: int
+    lowest_ticks: int
+    highest_ticks: int
+    first_ticks: int
+    parity: Parity
+
+
+@dataclass(frozen=True)
 class Failure:
     """What was asked for and could not be had.
 
@@ -139,6 +172,7 @@ class Profile:
         counts: instructions, one for each artifact and emulated core.
         modelled: latencies computed from the counts.
         failures: what could not be had; the rest is kept.
+        systems: ticks of whole emulated machines.
     """
 
     schema_version: int
@@ -151,11 +185,13 @@ class Profile:
     counts: tuple[CountProfile, ...] = ()
     modelled: tuple[ModelledLatency, ...] = ()
     failures: tuple[Failure, ...] = ()
+    systems: tuple[SystemProfile, ...] = ()
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The targets that there are figures of, in the order of the figures."""
         found = [workload.target for workload in self.workloads] + [count.target for count in self.counts]
+        found += [system.target for system in self.systems]
         return tuple(dict.fromkeys(found))
 
     def workload(self, name: str) -> WorkloadProfile:

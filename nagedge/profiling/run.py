@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 
 from nagedge.bundle import Bundle
+from nagedge.devices import arm64_system
 from nagedge.devices.arm64 import Installation, installed
 from nagedge.devices.device_profiles import available_device_profiles, load_device_profile
 from nagedge.devices.host import describe_host
@@ -24,10 +25,12 @@ from nagedge.profiling.results import (
     CountProfile,
     Failure,
     Profile,
+    SystemProfile,
     Version,
     WorkloadProfile,
 )
 from nagedge.profiling.simulated import measure_simulated
+from nagedge.profiling.system_counts import count_in_system
 from nagedge.profiling.workloads import measure_artifact
 
 __all__ = ["profile"]
@@ -57,9 +60,10 @@ def profile(
         bundle: what to profile.
         what: ``"infer"``, ``"train"`` or both.
         device: one or more of ``"host"`` (times on this machine), ``"emulated:CORE"`` (instructions, see
-            :data:`nagedge.devices.cores.CORES`), ``"adb:SERIAL"`` (times on an attached device; after the serial
-            may come what runs there and on which cores, such as ``"adb:SERIAL/app/big"``, see
-            :mod:`nagedge.devices.names`) and ``"ios-simulator"`` (Core ML programs in Xcode's simulator, on macOS).
+            :data:`nagedge.devices.cores.CORES`), ``"emulated-system:CORE"`` (ticks, on several threads),
+            ``"adb:SERIAL"`` (times on an attached device; after the serial may come what runs there and on which cores,
+            such as ``"adb:SERIAL/app/big"``, see :mod:`nagedge.devices.names`) and ``"ios-simulator"`` (Core ML
+            programs in Xcode's simulator, on macOS).
         target: whose artifacts, one or more; None takes every target, and an artifact that two targets share once.
         batch: examples a call; None takes 1 for inference and 16 for training, or the bundle's fixed batch.
         threads: inside operators, >= 1; an emulated core always has one.
@@ -74,15 +78,7 @@ def profile(
         RuntimeUnavailableError: a device that was named cannot be had; or nothing could be profiled.
         BundleError: nothing could be profiled, because the artifacts are refused.
     """
-    for name, value in (("threads", threads), ("batch", 1 if batch is None else batch)):
-        if value < 1:
-            raise ConfigurationError(f"{name} is {value}, expected a number >= 1.")
-    if regions < 5:
-        raise ConfigurationError(
-            f"regions is {regions}, expected a number >= 5: a median of fewer says little."
-        )
-    if not (math.isfinite(budget_s) and budget_s > 0):
-        raise ConfigurationError(f"budget_s is {budget_s}, expected seconds > 0.")
+    _check_numbers(threads, batch, regions, budget_s)
     devices = [parse_device(name) for name in ([device] if isinstance(device, str) else device)]
     if not devices:
         raise ConfigurationError(
@@ -92,12 +88,14 @@ def profile(
     artifacts = artifacts_of(bundle, targets, what, batch)
     data_sheets = [load_device_profile(name) for name in (models or available_device_profiles())]
     made = installed() if any(one.kind == "emulated" for one in devices) else None
+    system = arm64_system.installed() if any(one.kind == "emulated-system" for one in devices) else None
     simulated = {one: find_simulator(one.detail) for one in devices if one.kind == "ios-simulator"}
     host = describe_host()  # before the work, which would raise the load average
     report = progress or (lambda description, completed, total: None)
     pairs = [(one, artifact) for one in dict.fromkeys(devices) for artifact in artifacts]
     workloads: list[WorkloadProfile] = []
     counts: list[CountProfile] = []
+    systems: list[SystemProfile] = []
     failures: list[Failure] = []
     errors: list[BundleError | RuntimeUnavailableError] = []
     for index, (one, artifact) in enumerate(pairs):
@@ -125,13 +123,18 @@ def profile(
                 workloads.append(
                     measure_simulated(bundle, artifact, simulated[one], budget_s=budget_s, advance=advance)
                 )
+            elif system is not None and one.kind == "emulated-system":
+                advance("counting", 0)
+                systems.append(
+                    count_in_system(bundle, artifact, system, one.detail, threads=threads, regions=regions)
+                )
             else:
                 counts.append(_count(bundle, artifact, made, one, regions, advance))
         except (BundleError, RuntimeUnavailableError) as error:
             errors.append(error)
             failures.append(Failure(artifact.what, one.name, artifact.target, str(error)))
     report("profiled", 100 * len(pairs), 100 * len(pairs))
-    if not workloads and not counts:
+    if not (workloads or counts or systems):
         raise type(errors[0])(f"nothing could be profiled. {errors[0]}")
     modelled = [
         model_latency(
@@ -157,7 +160,20 @@ def profile(
         counts=tuple(counts),
         modelled=tuple(sorted(modelled, key=lambda one: (one.name, one.target, one.profile))),
         failures=tuple(failures),
+        systems=tuple(systems),
     )
+
+
+def _check_numbers(threads: int, batch: int | None, regions: int, budget_s: float) -> None:
+    for name, value in (("threads", threads), ("batch", 1 if batch is None else batch)):
+        if value < 1:
+            raise ConfigurationError(f"{name} is {value}, expected a number >= 1.")
+    if regions < 5:
+        raise ConfigurationError(
+            f"regions is {regions}, expected a number >= 5: a median of fewer says little."
+        )
+    if not (math.isfinite(budget_s) and budget_s > 0):
+        raise ConfigurationError(f"budget_s is {budget_s}, expected seconds > 0.")
 
 
 def _count(

@@ -28,6 +28,7 @@ def profile_sheets(profile: Profile) -> tuple[Sheet, ...]:
         _latencies(profile),
         _attached(profile),
         _counts(profile),
+        _systems(profile),
         _modelled(profile),
         _failures(profile),
     )
@@ -107,6 +108,21 @@ def _counts(profile: Profile) -> Sheet:
         "first call", "spread_%", "agrees with the host",
     )  # fmt: skip
     return Sheet("Instructions of a call (evidence: emulated-count)", columns, tuple(rows))
+
+
+def _systems(profile: Profile) -> Sheet:
+    rows = tuple(
+        (
+            one.name, one.device.partition(":")[2], one.target, one.runtime, one.threads, one.batch, one.median_ticks,
+            one.lowest_ticks, one.highest_ticks, one.first_ticks, "yes" if one.parity.within_tolerance else "NO",
+        )
+        for one in profile.systems
+    )  # fmt: skip
+    columns = (
+        "what", "cores", "target", "runtime", "threads", "batch", "ticks", "lowest", "highest", "first call",
+        "agrees with the host",
+    )  # fmt: skip
+    return Sheet("Ticks of a whole machine (evidence: emulated-count)", columns, rows)
 
 
 def _modelled(profile: Profile) -> Sheet:

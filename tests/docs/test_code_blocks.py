@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "export/README.md", *ROOT.glob("docs/**/*.md")]
 )
-LANGUAGES = {"python", "bash", "toml", "json", "text", ""}
+LANGUAGES = {"python", "bash", "toml", "json", "text", "yaml", ""}
 SET_UP = "pip install uv && uv run "
 
 _FENCE = re.compile(

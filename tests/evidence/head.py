@@ -77,7 +77,9 @@ def features(epochs: int) -> DataSplits:
     pixels = data.preprocessing.apply({"image": raw.pop("image")})["image"]
     with torch.inference_mode():
         found = setup.module.eval().trunk(torch.from_numpy(pixels)).numpy()  # type: ignore[operator,union-attr]
-    found = found / np.float32(np.sqrt((found**2).sum(axis=1).mean()))  # so that learning rates are of the usual size
+    found = found / np.float32(
+        np.sqrt((found**2).sum(axis=1).mean())
+    )  # so that learning rates are of the usual size
     user = Examples({"features": found}, data.preprocessing.apply_targets(raw))
     spec = TensorSpec("features", "float32", (BATCH, found.shape[1]), "")
     none = user.take(np.arange(0))
@@ -117,7 +119,9 @@ def optimum(epochs: int) -> float:
         return total_loss(setup.tasks, outputs, targets)[0] + WEIGHT_DECAY / 2 * torch.stack(squares).sum()
 
     flat = torch.cat([param.detach().reshape(-1) for param in module.parameters()])
-    ridge = 1e-10 * torch.eye(len(flat), dtype=flat.dtype)  # a shift of all biases of a softmax changes nothing
+    ridge = 1e-10 * torch.eye(
+        len(flat), dtype=flat.dtype
+    )  # a shift of all biases of a softmax changes nothing
     for _ in range(100):
         gradient = torch.func.grad(objective)(flat)
         if float(gradient.norm()) < 1e-9:

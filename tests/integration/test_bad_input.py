@@ -583,7 +583,7 @@ def test_a_run_whose_data_does_not_fit(folder: Path, old: str, new: str, text: s
         (["init", "run.toml"], "run.toml exists already and is kept; give another path."),
         (["init", "absent/run.toml"], "absent/run.toml: No such file or directory; check the path, its permissions and"),
         (["verify", "bundle", "--steps", "1", "--json", "run.toml/x"], "run.toml/x: a part of its path is a file; check"),
-        (["profile", "bundle", "--device", "adb"], "unknown device 'adb'; expected host, emulated:CORE or adb:SERIAL, as `nagedge devices ls`"),
+        (["profile", "bundle", "--device", "adb"], "unknown device 'adb'; expected host, emulated:CORE, adb:SERIAL or ios-simulator, as `nagedge devices ls`"),
         (["profile", "bundle", "--what", "infer,trian"], "cannot profile 'trian'; expected one of infer, train. Did you"),
         (["targets", "cat", "any"], "unknown target 'any'; `nagedge targets ls` lists the "),
         (["demo", "--out", "checkpoint"], "checkpoint holds files already, which are kept; give a new folder with --out"),

@@ -17,7 +17,7 @@ from adb_device import TestDevice, attached_device
 from torch import nn
 
 import nagedge
-from nagedge.devices import adb, arm64
+from nagedge.devices import adb
 from nagedge.devices.arm64 import Installation
 from nagedge.devices.catalogue import list_devices
 from nagedge.devices.counting import count_calls
@@ -34,18 +34,6 @@ FP32, LITE, INT8 = (
     "linux-arm64-tflite_runtime-int8",
 )
 WIDTH = 64
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Installation:
-    if sys.platform != "linux":
-        pytest.skip("the emulator is made on Linux")
-    try:
-        return arm64.setup()
-    except RuntimeUnavailableError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"the emulator cannot be made here: {error}")
 
 
 @pytest.fixture(scope="module")

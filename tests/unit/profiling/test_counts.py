@@ -137,3 +137,14 @@ def test_an_artifact_that_two_targets_share_is_profiled_once(bundle: nagedge.Bun
 def test_bad_arguments_are_refused(bundle: nagedge.Bundle, options: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         nagedge.profile(bundle, **options)  # type: ignore[arg-type]
+
+
+def test_ticks_of_a_whole_machine_are_no_time(counted_profile: Profile) -> None:
+    page = render_report(counted_profile)
+    assert ">Whole machine</h2>" in page
+    assert "A tick is no time." in page
+    (sheet,) = [one for one in profile_sheets(counted_profile) if one.title.startswith("Ticks")]
+    assert sheet.title == "Ticks of a whole machine (evidence: emulated-count)"
+    assert sheet.rows[0][:2] == ("train", "cortex-a72")
+    assert 2_000_100 in sheet.rows[0]
+    assert Profile.from_json(counted_profile.to_json()) == counted_profile

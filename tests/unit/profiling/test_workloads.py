@@ -84,7 +84,10 @@ def test_memory_that_cannot_be_measured_loses_nothing_else(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"device": "pixel"}, "unknown device 'pixel'; expected host, emulated:CORE or adb:SERIAL"),
+        (
+            {"device": "pixel"},
+            "unknown device 'pixel'; expected host, emulated:CORE, adb:SERIAL or ios-simulator",
+        ),
         (
             {"what": ["inferr"]},
             r"cannot profile 'inferr'; expected one of infer, train. Did you mean 'infer'\?",
