@@ -22,20 +22,20 @@ _COLOURS = (
 
 
 def write_plot(fitted: Fitted, path: Path) -> Path:
-    """Write the candidates that were trained as an SVG file, one colour a trunk; return its path.
+    """Write the candidates that were trained as an SVG file, one colour a trunk and norm; return its path.
 
     The line joins those that no other one beats, the dashed one is the limit, the ring is the chosen one.
     """
     budget, chosen = fitted.budgets[0], _loss(fitted.best)
     figure, axes = new_figure(height=3.4, width=6.4)
     points = [(one.costs[budget.cost], _loss(one), one) for one in fitted.tried if _loss(one) is not None]
-    trunks = list(dict.fromkeys(one.candidate.model.trunk for _, _, one in points))
+    kinds = list(dict.fromkeys(_kind(one) for _, _, one in points))
     front = [(cost, loss) for cost, loss, one in points if one.efficient]
     axes.plot(*zip(*front, strict=True), color=INK, linewidth=1.0, label="_front")
-    for place, trunk in enumerate(trunks):
-        own = [(cost, loss) for cost, loss, one in points if one.candidate.model.trunk == trunk]
+    for place, kind in enumerate(kinds):
+        own = [(cost, loss) for cost, loss, one in points if _kind(one) == kind]
         colour = SERIES[place % len(SERIES)]
-        axes.plot(*zip(*own, strict=True), "o", color=colour, markersize=5, label=plain(trunk))
+        axes.plot(*zip(*own, strict=True), "o", color=colour, markersize=5, label=plain(kind))
     assert chosen is not None  # the best one has a loss
     axes.plot(
         fitted.best.costs[budget.cost], chosen, "o", markersize=11, markerfacecolor="none",
@@ -49,6 +49,11 @@ def write_plot(fitted: Fitted, path: Path) -> Path:
     svg = re.sub(r"^<svg", '<svg xmlns="http://www.w3.org/2000/svg"', to_svg(figure))
     head, _, rest = svg.partition(">")
     return write_file(path, f"{head}><style>{_COLOURS}</style>{rest}\n")
+
+
+def _kind(one: Tried) -> str:
+    model = one.candidate.model
+    return f"{model.trunk} {model.norm}-norm" if "norm" in model.model_fields_set else model.trunk
 
 
 def _loss(one: Tried) -> float | None:

@@ -23,10 +23,12 @@ from nagedge.devices.catalogue import list_devices
 from nagedge.devices.counting import count_calls
 from nagedge.devices.emulator import guest_python
 from nagedge.errors import BundleError, RuntimeUnavailableError
+from nagedge.fitting.costs import costs_of
 from nagedge.profiling import attached
 from nagedge.profiling.artifacts import artifacts_of, feeds
 from nagedge.profiling.results import Profile
 from nagedge.runtimes import runner
+from nagedge.specs import TaskSpec, TensorSpec
 
 FP32, LITE, INT8 = (
     "any-any-onnxruntime-fp32-train",
@@ -257,6 +259,17 @@ def test_a_device_that_is_not_there_is_named(bundle: nagedge.Bundle, board: Test
         RuntimeUnavailableError, match=r"device 'nowhere' is gone \(.*not found.*\)\. Plug it in"
     ):
         nagedge.profile(bundle, what=["infer"], device="adb:nowhere", target=FP32)
+
+
+def test_a_budget_of_instructions_is_what_a_profile_counts(profile: Profile, emulator: Installation) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 4))
+    costs = costs_of(
+        model, TensorSpec("input", "float32", ("batch", WIDTH)), [TaskSpec("state", "classification", size=4)],
+        ("instructions",), batch=4, core="cortex-a53",
+    )  # fmt: skip
+    counted = next(one for one in profile.counts if one.name == "train" and one.target == FP32)
+    assert costs["instructions"] == pytest.approx(counted.median.instructions, rel=0.1)
 
 
 # What the programs are told and print, see nagedge/profiling/on_native.py; what they time is real.
