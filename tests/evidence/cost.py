@@ -66,7 +66,9 @@ def _stepper(document: Document, data: DataSplits) -> tuple[Setup, Callable[[], 
     def step() -> None:
         nonlocal count
         place = count % setup.steps_per_epoch
-        training_step(setup, count % setup.steps, order[place * setup.batch_size : (place + 1) * setup.batch_size])
+        training_step(
+            setup, count % setup.steps, order[place * setup.batch_size : (place + 1) * setup.batch_size]
+        )
         count += 1
 
     return setup, step
@@ -154,7 +156,11 @@ def _counted(setup: Setup) -> list[int]:
 
 def _small_heads() -> tuple[str, Document, DataSplits]:
     data = prepared(Trial("digits", 0.1))
-    return "digits, heads of 12 outputs", {**DIGITS, "model": {"trunk": "cnn", "channels": [16, 32, 64]}}, data
+    return (
+        "digits, heads of 12 outputs",
+        {**DIGITS, "model": {"trunk": "cnn", "channels": [16, 32, 64]}},
+        data,
+    )
 
 
 def _large_heads() -> tuple[str, Document, DataSplits]:

@@ -24,8 +24,8 @@ __all__ = ["METHODS", "HeadRow", "head_row", "identity"]
 
 WEIGHT_DECAY = 1e-4
 TOLERANCE = 1e-3
-RATES = tuple(0.1 * 2 ** (k / 2) for k in range(8))
-ADAPTIVE_RATES = tuple(0.01 * 2 ** (k / 2) for k in range(12))
+RATES = tuple(0.1 * 2 ** (k / 2) for k in range(6))
+ADAPTIVE_RATES = tuple(0.02 * 2 ** (k / 2) for k in range(8))
 
 _CONVEX = {"momentum": 0.999, "momentum_schedule": "nesterov"}
 METHODS: dict[str, tuple[str, dict[str, object]]] = {
@@ -77,7 +77,9 @@ def features(epochs: int) -> DataSplits:
     pixels = data.preprocessing.apply({"image": raw.pop("image")})["image"]
     with torch.inference_mode():
         found = setup.module.eval().trunk(torch.from_numpy(pixels)).numpy()  # type: ignore[operator,union-attr]
-    found = found / np.float32(np.sqrt((found**2).sum(axis=1).mean()))  # so that learning rates are of the usual size
+    found = found / np.float32(
+        np.sqrt((found**2).sum(axis=1).mean())
+    )  # so that learning rates are of the usual size
     user = Examples({"features": found}, data.preprocessing.apply_targets(raw))
     spec = TensorSpec("features", "float32", (BATCH, found.shape[1]), "")
     none = user.take(np.arange(0))
@@ -117,7 +119,9 @@ def optimum(epochs: int) -> float:
         return total_loss(setup.tasks, outputs, targets)[0] + WEIGHT_DECAY / 2 * torch.stack(squares).sum()
 
     flat = torch.cat([param.detach().reshape(-1) for param in module.parameters()])
-    ridge = 1e-10 * torch.eye(len(flat), dtype=flat.dtype)  # a shift of all biases of a softmax changes nothing
+    ridge = 1e-10 * torch.eye(
+        len(flat), dtype=flat.dtype
+    )  # a shift of all biases of a softmax changes nothing
     for _ in range(100):
         gradient = torch.func.grad(objective)(flat)
         if float(gradient.norm()) < 1e-9:

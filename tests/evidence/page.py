@@ -60,7 +60,9 @@ def optimizer_part(rows: Sequence[Summary], out: Path) -> str:
         ("Adam", "Nesterov", "Expected: not more than 0.5 below, with half of Adam's state; 96.6 in the pilot."),
         ("NAdam", "Nesterov", "No expectation."),
     ) if a in by_name and b in by_name]  # fmt: skip
-    _bars(out / "optimizers.svg", {row.name: row.tests for row in rows}, "mean score on the test rows, percent")
+    _bars(
+        out / "optimizers.svg", {row.name: row.tests for row in rows}, "mean score on the test rows, percent"
+    )
     return text + "\n\n" + "\n".join(lines)
 
 
@@ -68,7 +70,8 @@ def sharing_part(rows: Sequence[Summary]) -> str:
     """Return table 2."""
     by_name = {row.name: row for row in rows}
     plans: list[tuple[str, str, dict[str, Summary]]] = [
-        (name, "1", dict.fromkeys(TASKS, by_name[name])) for name in ("one network, sum", "one network, IMTL-G")
+        (name, "1", dict.fromkeys(TASKS, by_name[name]))
+        for name in ("one network, sum", "one network, IMTL-G")
     ]
     for compute, what in (("1", "a third of the steps"), ("3", "all steps")):
         plans.append((f"three networks, {what}", compute, {t: by_name[f"{t} alone, {what}"] for t in TASKS}))
@@ -77,7 +80,9 @@ def sharing_part(rows: Sequence[Summary]) -> str:
          ", ".join(dict.fromkeys(f"{found[task].trial.lr:g}" for task in TASKS))]
         for name, compute, found in plans
     ]  # fmt: skip
-    return table(["networks", "compute", "domain, accuracy", "polarity, accuracy", "intensity, R²", "lr"], cells)
+    return table(
+        ["networks", "compute", "domain, accuracy", "polarity, accuracy", "intensity, R²", "lr"], cells
+    )
 
 
 def scale_part(found: Mapping[str, Sequence[Summary]]) -> str:
@@ -138,7 +143,14 @@ def cost_part(
          _ratio(s.ratio), _ratio(s.plain)]
         for s in savings
     ]  # fmt: skip
-    head = ["model", "shares", "as they came out", "head passes saved", "time over equal shares", "over a plain sum"]
+    head = [
+        "model",
+        "shares",
+        "as they came out",
+        "head passes saved",
+        "time over equal shares",
+        "over a plain sum",
+    ]
     return first, table(head, rows)
 
 

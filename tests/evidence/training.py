@@ -26,7 +26,19 @@ from nagedge.training.fit import make_fabric
 from nagedge.training.run import Run, parse_run
 from nagedge.training.step import Setup, set_up, training_step
 
-__all__ = ["Scores", "Study", "Summary", "Trial", "all_steps", "carry_out", "prepared", "run_of", "small_cnn", "summaries", "train_once"]
+__all__ = [
+    "Scores",
+    "Study",
+    "Summary",
+    "Trial",
+    "all_steps",
+    "carry_out",
+    "prepared",
+    "run_of",
+    "small_cnn",
+    "summaries",
+    "train_once",
+]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 Document = dict[str, Any]
@@ -137,9 +149,7 @@ def run_of(trial: Trial) -> Run:
     """Return the run of a trial."""
     document = SOURCES[trial.source]
     names = trial.tasks or tuple(document["tasks"])
-    tables = {
-        name: {**document["tasks"][name], "weight": trial.weights.get(name, 1.0)} for name in names
-    }
+    tables = {name: {**document["tasks"][name], "weight": trial.weights.get(name, 1.0)} for name in names}
     data = {**document["data"]}
     if "classes" in data:
         data["classes"] = {name: value for name, value in data["classes"].items() if name in names}
@@ -228,10 +238,14 @@ def torch_optimizer(name: str, params: Sequence[Any], lr: float) -> torch.optim.
 def set_up_trial(trial: Trial, data: DataSplits) -> Setup:
     """Return the steps' setup, with torch's optimizer in the place of NagEdge's where the trial asks for it."""
     run = run_of(trial)
-    setup = set_up(make_fabric(1, "cpu", "auto"), run, Path(tempfile.gettempdir()), run.task_specs(), data, None)
+    setup = set_up(
+        make_fabric(1, "cpu", "auto"), run, Path(tempfile.gettempdir()), run.task_specs(), data, None
+    )
     if trial.optimizer == "nesterov":
         return setup
-    groups = [{key: group[key] for key in ("params", "weight_decay")} for group in setup.optimizer.param_groups]
+    groups = [
+        {key: group[key] for key in ("params", "weight_decay")} for group in setup.optimizer.param_groups
+    ]
     optimizer = torch_optimizer(trial.optimizer, groups, trial.lr)
     return dataclasses.replace(
         setup, optimizer=optimizer, fabric_optimizer=optimizer, stepper=PlainStepper(optimizer)
