@@ -18,6 +18,7 @@ __all__ = [
     "TrainingDivergedError",
     "UnsupportedOperatorError",
     "VerificationError",
+    "WorkerLostError",
     "first_line",
     "nearest_name",
 ]
@@ -51,6 +52,10 @@ class RuntimeUnavailableError(NagEdgeError):
 
 class TrainingDivergedError(NagEdgeError):
     """A loss or a gradient became NaN or infinite; the last good checkpoint is kept."""
+
+
+class WorkerLostError(NagEdgeError):
+    """One of several processes that train together was killed or failed; the last checkpoint is kept."""
 
 
 class VerificationError(NagEdgeError):

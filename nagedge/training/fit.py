@@ -33,6 +33,7 @@ from nagedge.training.events import (
     TrainingFinished,
     TrainingStarted,
 )
+from nagedge.training.processes import is_lost_worker, leave_the_end_to_us, lost_worker
 from nagedge.training.run import Run, load_run
 from nagedge.training.step import Setup, set_up, training_step
 from nagedge.training.stepper import LARGEST_RUN_OF_SKIPS
@@ -76,14 +77,22 @@ def train(
         DataError: the data is wrong.
         TrainingDivergedError: a loss, a gradient or a parameter became NaN or infinite; the last checkpoint is kept.
         BundleError: the checkpoint to resume from is damaged, or the folder cannot be written.
+        WorkerLostError: another process of this run was killed or failed; the last checkpoint is kept.
     """
     run = run if isinstance(run, Run) else load_run(run)
     path = Path(run.output if out is None else out).resolve()
     with _quiet_fabric():
         fabric = make_fabric(devices, accelerator, strategy)
-        fabric.launch(
-            functools.partial(_fit, run=run, path=path, resume=resume, progress=progress, data=data)
-        )
+        try:
+            fabric.launch(
+                functools.partial(_fit, run=run, path=path, resume=resume, progress=progress, data=data)
+            )
+        except RuntimeError as error:
+            if fabric.world_size == 1 or not is_lost_worker(error):
+                raise
+            raise lost_worker(
+                error, rank=fabric.global_rank, processes=fabric.world_size, path=path
+            ) from error
     return Checkpoint.load(path)
 
 
@@ -103,6 +112,7 @@ def _fit(
     fabric: Fabric, run: Run, path: Path, resume: bool, progress: Progress | None, data: DataSplits | None
 ) -> None:
     """Train in one process of the run's."""
+    leave_the_end_to_us()
     previous = _previous(run, path, resume=resume)
     fabric.barrier()  # all processes have looked before the first one writes
     if previous is not None and previous.finished:

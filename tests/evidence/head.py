@@ -24,8 +24,8 @@ __all__ = ["METHODS", "HeadRow", "head_row", "identity"]
 
 WEIGHT_DECAY = 1e-4
 TOLERANCE = 1e-3
-RATES = tuple(0.1 * 2 ** (k / 2) for k in range(8))
-ADAPTIVE_RATES = tuple(0.01 * 2 ** (k / 2) for k in range(12))
+RATES = tuple(0.1 * 2 ** (k / 2) for k in range(6))
+ADAPTIVE_RATES = tuple(0.02 * 2 ** (k / 2) for k in range(8))
 
 _CONVEX = {"momentum": 0.999, "momentum_schedule": "nesterov"}
 METHODS: dict[str, tuple[str, dict[str, object]]] = {

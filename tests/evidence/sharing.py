@@ -16,7 +16,7 @@ def sharing_studies(*, epochs: int = 6, examples: int = 0) -> list[Study]:
     they take three times as much.
     """
     settings = {"weight_decay": 1e-5, "clip_norm": 1.0}
-    rates = (0.125, 0.25, 0.5)
+    rates = (1.0, 2.0, 4.0)
 
     def study(name: str, epochs: int, tasks: tuple[str, ...] = (), method: str = "sum") -> Study:
         balancing = {} if method == "sum" else {"method": method}

@@ -11,7 +11,7 @@ from torch import Tensor
 from nagedge.errors import ConfigurationError
 from nagedge.specs import TaskSpec
 from nagedge.training.balancing.config import BalancingConfig
-from nagedge.training.balancing.library import make_aggregator
+from nagedge.training.balancing.library import make_aggregator, pose_again
 from nagedge.training.balancing.methods import METHODS
 from nagedge.training.balancing.state import BalancerState, module_state, restore_module
 
@@ -61,6 +61,7 @@ class LibraryDirection:
         for key in sets:
             part = self._of(tuple(int(index) for index in key.split("-")))
             restore_module(part, state.under(f"{key}/"))
+            pose_again(part)
 
     def combine(self, rows: Tensor, losses: Tensor, present: Sequence[int]) -> tuple[Tensor, Tensor]:
         """See :class:`Direction`; weights of methods that have none are those of the nearest combination."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torchjd.aggregation import Aggregator
     from torchjd.scalarization import Scalarizer
 
-__all__ = ["make_aggregator", "make_scalarizer", "preferences"]
+__all__ = ["make_aggregator", "make_scalarizer", "pose_again", "preferences"]
 
 _LEARNS_LR = ("UW", "IMTLL")
 """Their ``lr`` is ours: TorchJD leaves the step of what they learn to the user's optimizer."""
@@ -76,17 +76,29 @@ def make_aggregator(config: BalancingConfig, tasks: Sequence[TaskSpec]) -> Aggre
         keywords["n_tasks"] = len(tasks)
     try:
         made: Aggregator = getattr(aggregation, method.made_by)(**keywords)
-    except ImportError:
+    except (
+        ImportError,
+        NameError,
+    ):  # TorchJD's answer when a part of the solver's own requirements is missing
         solver = method.solver
-        assert solver is not None
+        if solver is None:
+            raise
         raise ConfigurationError(
             f"balancing method {config.method!r} needs a solver that is not installed: pip install"
-            f" 'torchjd[{solver.extra}]' ({solver.licences}). It is left out by default because of its licence or"
+            f" '{solver.requirement}' ({solver.licences}). It is left out by default because of its licence or"
             " size; 'upgrad' and 'imtl_g' need none."
         ) from None
     except ValueError as error:
         raise _refused(config, error) from None
     return made
+
+
+def pose_again(aggregator: Aggregator) -> None:
+    """Make the solver's problem anew after a state was restored; Nash-MTL does so before its first step alone."""
+    from torchjd.aggregation import NashMTL
+
+    if isinstance(aggregator, NashMTL) and aggregator.weighting.step:
+        aggregator.weighting._init_optim_problem()  # noqa: SLF001 - TorchJD has no other way
 
 
 def _numbers(config: BalancingConfig) -> dict[str, object]:

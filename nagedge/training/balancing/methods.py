@@ -14,9 +14,10 @@ __all__ = ["METHODS", "Method", "Solver"]
 
 @dataclass(frozen=True)
 class Solver:
-    """What a method needs beyond the default installation: TorchJD's extra and the licences that it brings."""
+    """What a method needs beyond the default installation: what pip installs, its modules, and their licences."""
 
-    extra: str
+    requirement: str
+    modules: tuple[str, ...]
     licences: str
 
 
@@ -44,10 +45,9 @@ class Method:
     stateful: bool = False
 
 
-_CVXPY = "cvxpy and clarabel: Apache-2.0"
-_CAGRAD = Solver("cagrad", _CVXPY)
-_NASH = Solver("nash-mtl", "cvxpy: Apache-2.0, ecos: GPL-3.0")
-_SCIPY = Solver("fairgrad", "scipy: BSD-3-Clause")
+_CAGRAD = Solver("nagedge[solvers]", ("cvxpy", "clarabel"), "cvxpy and clarabel: Apache-2.0")
+_NASH = Solver("torchjd[nash-mtl]", ("cvxpy", "ecos"), "cvxpy: Apache-2.0, ecos: GPL-3.0")
+_FAIR = Solver("nagedge[solvers]", ("scipy",), "scipy: BSD-3-Clause")
 
 METHODS: Mapping[str, Method] = {
     "sum": Method("sum of the losses, each with its task's weight", "losses"),
@@ -104,7 +104,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "config": Method("equal cosines with every gradient (Liu et al. 2024)", "gradients", "ConFIG", preference=True),
     "fairgrad": Method(
-        "alpha-fair (Ban & Ji 2024)", "gradients", "FairGrad", {"alpha": 1.0}, solver=_SCIPY
+        "alpha-fair (Ban & Ji 2024)", "gradients", "FairGrad", {"alpha": 1.0}, solver=_FAIR
     ),
     "graddrop": Method("signs drawn by their purity (Chen et al. 2020)", "gradients", "GradDrop"),
     "excess_mtl": Method(

@@ -105,3 +105,18 @@ def test_a_model_of_one_piece_is_balanced_on_its_parameters_only(
     table = {"method": "upgrad", "scope": "trunk"}
     checkpoint = train(make_run(model=model, balancing=table), out=tmp_path / "t", data=make_data())
     assert checkpoint.state.history[-1].losses["loss"] < checkpoint.state.history[0].losses["loss"]
+
+
+def test_a_task_whose_turn_comes_late_trains(
+    tmp_path: Path, make_run: MakeRun, make_data: MakeData
+) -> None:
+    """Its head has no gradient in the first steps, when the others' momentum begins."""
+    table = {
+        "method": "accumulation",
+        "preference": {"kind": 1.0, "level": 1.0, "tags": 0.1},
+        "options": {"importance": "preference", "micro_batches": 2},
+    }
+    checkpoint = train(make_run(balancing=table), out=tmp_path / "c", data=make_data())
+    assert checkpoint.finished
+    head = next(name for name in checkpoint.momentum() if "heads.tags" in name and "weight" in name)
+    assert checkpoint.momentum()[head].any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -19,11 +20,19 @@ from nagedge.training.batches import Batch
 BatchOf = Callable[..., Batch]
 ContextOf = Callable[..., Context]
 Gradients = Callable[[Context], dict[str, Tensor]]
-INSTALLED = [name for name, method in METHODS.items() if name not in ("cagrad", "nash_mtl", "fairgrad")]
+def known(name: str, *values: object) -> object:
+    """A parameter for a method, skipped where its solver is not installed."""
+    solver = METHODS[name].solver
+    missing = [module for module in solver.modules if find_spec(module) is None] if solver else []
+    reason = f"needs {', '.join(missing)}, not installed" + (f" ({solver.licences})" if solver else "")
+    marks = [pytest.mark.skipif(bool(missing), reason=reason)]
+    return pytest.param(name, *values, marks=marks, id="-".join(map(str, (name, *values))))
+
+
 SCOPES = [
-    (name, scope)
-    for name in INSTALLED
-    for scope in (("features", "trunk") if METHODS[name].family == "gradients" else (None,))
+    known(name, scope)
+    for name, method in METHODS.items()
+    for scope in (("features", "trunk") if method.family == "gradients" else (None,))
 ]
 
 
@@ -93,7 +102,7 @@ def test_plain_sums_and_constant_weights(
         torch.testing.assert_close(value, 3 * parts[0] + 0.5 * parts[1] + parts[2])
 
 
-@pytest.mark.parametrize(("method", "scope"), [case for case in SCOPES if case[0] != "krum"])
+@pytest.mark.parametrize(("method", "scope"), [case for case in SCOPES if case.values[0] != "krum"])
 def test_a_task_without_labels_is_left_out(
     method: str, scope: str | None, context: Context, batch_of: BatchOf, gradients: Gradients
 ) -> None:
@@ -156,9 +165,8 @@ def test_a_solver_that_is_not_installed_is_named_with_its_licence(
 
     monkeypatch.setattr(mixins, "find_spec", lambda name: None)
     licence = {"cagrad": "Apache-2.0", "nash_mtl": "GPL-3.0"}[method]
-    with pytest.raises(
-        ConfigurationError, match=rf"pip install 'torchjd\[{method.replace('_', '-')}\]'.*{licence}"
-    ):
+    extra = {"cagrad": r"nagedge\[solvers\]", "nash_mtl": r"torchjd\[nash-mtl\]"}[method]
+    with pytest.raises(ConfigurationError, match=rf"pip install '{extra}'.*{licence}"):
         make_balancer(config(method), context, BalancerState())
 
 
