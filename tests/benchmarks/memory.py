@@ -16,7 +16,7 @@ import nagedge
 from nagedge.profiling.memory import peak_memory
 from nagedge.runtimes import onnxruntime
 from tests.benchmarks.sides import eager
-from tests.benchmarks.sides.exported import TARGET
+from tests.benchmarks.sides.exported import TARGET, export_for, step_of
 from tests.benchmarks.workloads import WORKLOADS, workload
 
 MIB = 2**20
@@ -31,15 +31,9 @@ def load_eager(name: str) -> Callable[[int], None]:
 
 def load_exported(name: str, bundle: str) -> Callable[[int], None]:
     """Return a step of the exported model in ``bundle``."""
-    item = workload(name)
     opened = nagedge.load(bundle)
-    training = onnxruntime.open_training(opened, TARGET)
-    inputs = {opened.manifest.inputs[0].name: item.example.numpy()}
-
-    def step(_: int) -> None:
-        training.step(inputs, item.targets, lr=1e-4, momentum=0.9, weight_decay=1e-4)
-
-    return step
+    step = step_of(onnxruntime.open_training(opened, TARGET), opened, workload(name))
+    return lambda _: step()
 
 
 def main() -> None:
@@ -51,10 +45,7 @@ def main() -> None:
     for name in options.workloads:
         item = workload(name)
         with tempfile.TemporaryDirectory() as folder:
-            bundle = nagedge.export(
-                item.model, tasks=item.tasks, example_input=item.example, targets=TARGET,
-                out=Path(folder) / name, trainable=item.trainable,
-            )  # fmt: skip
+            bundle = export_for(item, TARGET, Path(folder))
             ours = _peak("load_exported", {"name": name, "bundle": str(bundle.path)})
         theirs = _peak("load_eager", {"name": name})
         print(f"| {name} | {theirs / MIB:.1f} MiB | {ours / MIB:.1f} MiB | {ours / theirs:.2f} |", flush=True)

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import onnx
 
-import nagedge
 from nagedge.errors import NagEdgeError
 from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
-from tests.benchmarks.sides.exported import TARGET
+from tests.benchmarks.sides.exported import TARGET, export_for
 from tests.benchmarks.sides.ort_training import PROCESS, available, serve
 from tests.benchmarks.workloads import Workload
 
@@ -24,10 +23,7 @@ __all__ = ["available", "prepare"]
 
 
 def prepare(workload: Workload, folder: Path) -> Callable[[], float]:
-    bundle = nagedge.export(
-        workload.model, tasks=workload.tasks, example_input=workload.example, targets=TARGET,
-        out=folder / f"{workload.name}-autodiff", trainable=workload.trainable,
-    )  # fmt: skip
+    bundle = export_for(workload, TARGET, folder)
     at = folder / "generated"
     at.mkdir()
     forward = onnx.load(bundle.file(bundle.manifest.targets[TARGET].artifacts["infer"]))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import nagedge
 from nagedge.errors import NagEdgeError
 from nagedge.runtimes import available_runtime
 from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
+from tests.benchmarks.sides.exported import export_for
 from tests.benchmarks.workloads import Workload
 
 __all__ = ["PROCESS", "available", "prepare", "serve"]
@@ -28,14 +28,8 @@ def available() -> str:
 
 
 def prepare(workload: Workload, folder: Path) -> Callable[[], float]:
-    bundle = nagedge.export(
-        workload.model, tasks=workload.tasks, example_input=workload.example, targets=TARGET,
-        out=folder / f"{workload.name}-ort_training", trainable=workload.trainable,
-    )  # fmt: skip
-    artifacts = bundle.manifest.targets[TARGET].artifacts
-    at = bundle.file(
-        artifacts["training_model"] if "training_model" in artifacts else artifacts["train_step"]
-    ).parent
+    bundle = export_for(workload, TARGET, folder)
+    at = bundle.file(bundle.manifest.targets[TARGET].artifacts["train_step"]).parent
     feeds = {bundle.manifest.inputs[0].name: workload.example.numpy()}
     feeds |= {f"target.{name}": value for name, value in workload.targets.items()}
     return serve(at, feeds | {"sample_weight": np.ones(len(workload.example), np.float32)}, folder)
