@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["AndroidCommands"]
+__all__ = ["AndroidCommands", "two_kinds_of_cores"]
 
 _AM = """\
 import json, os, pathlib, signal, subprocess, sys
@@ -138,19 +138,6 @@ class AndroidCommands:
         (self.folder / "thermalservice").write_text(_THERMAL.format(status=status, heat=heat))
         (self.folder / "battery").write_text(_BATTERY.format(percent=percent))
 
-    def cores(self, device: Path) -> tuple[int, int]:
-        """Give the device a slow and a fast core, of those that this process may use, and return their numbers."""
-        usable = sorted(os.sched_getaffinity(0))
-        slow, fast = usable[0], usable[-1]
-        for core, capacity, limit in ((slow, 250, 1800000), (fast, 1024, 2800000)):
-            folder = device / f"sys/devices/system/cpu/cpu{core}"
-            (folder / "cpufreq").mkdir(parents=True, exist_ok=True)
-            (folder / "cpu_capacity").write_text(f"{capacity}\n")
-            for name in ("scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq"):
-                (folder / "cpufreq" / name).write_text(f"{limit}\n")
-        (device / "sys/class/thermal").mkdir(parents=True)
-        return slow, fast
-
     def started(self) -> list[str]:
         """Return how ``am`` was called."""
         log = self.folder / "am"
@@ -166,3 +153,17 @@ class AndroidCommands:
     def _program(self, name: str, text: str) -> None:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
+
+
+def two_kinds_of_cores(device: Path) -> tuple[int, int]:
+    """Give a device a slow and a fast core, of those that this process may use, and return their numbers."""
+    usable = sorted(os.sched_getaffinity(0))
+    slow, fast = usable[0], usable[-1]
+    for core, capacity, limit in ((slow, 250, 1800000), (fast, 1024, 2800000)):
+        folder = device / f"sys/devices/system/cpu/cpu{core}"
+        (folder / "cpufreq").mkdir(parents=True, exist_ok=True)
+        (folder / "cpu_capacity").write_text(f"{capacity}\n")
+        for name in ("scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq"):
+            (folder / "cpufreq" / name).write_text(f"{limit}\n")
+    (device / "sys/class/thermal").mkdir(parents=True)
+    return slow, fast

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from adb_device import TestDevice, attached_device
 from android_built import Built
-from android_device import AndroidCommands
+from android_device import AndroidCommands, two_kinds_of_cores
 from android_golden import TARGET
 
 import walkthrough  # isort: skip
@@ -72,7 +72,7 @@ def profile(bundle: nagedge.Bundle, device: str, *what: str) -> Profile:
 
 
 def test_the_app_measures_what_was_pushed(built: Built, phone: Phone) -> None:
-    slow, fast = phone.commands.cores(phone.device.folder)
+    slow, fast = two_kinds_of_cores(phone.device.folder)
     found = profile(built.exported, phone.name, "infer", "train")
     assert found.failures == ()
     assert [workload.name for workload in found.workloads] == ["infer", "train"]
@@ -95,6 +95,7 @@ def test_the_app_measures_what_was_pushed(built: Built, phone: Phone) -> None:
         assert run.machine == "NagEdge stand-in, none, Android 7.0 (API 24)"
         if slow != fast:
             assert run.cores == f"{fast}, the fastest of 2 kinds"
+            assert {one.conditions.highest_clock_mhz for one in run.readings} == {2800.0}, "of that core"
         readings = [
             (one.stage, one.conditions.battery_percent, one.conditions.temperature_c) for one in run.readings
         ]

@@ -171,7 +171,13 @@ def test_gradle_has_the_versions_that_are_tested_here() -> None:
         "from 1.29 on it sends telemetry by default"
     )
     wrapper = (DEMO / "gradle/wrapper/gradle-wrapper.properties").read_text(encoding="utf-8")
-    assert re.search(r"^distributionSha256Sum=[0-9a-f]{64}$", wrapper, re.MULTILINE)
+    digest = re.search(r"^distributionSha256Sum=([0-9a-f]{64})$", wrapper, re.MULTILINE)
+    assert digest is not None
+    root = (DEMO / "build.gradle.kts").read_text(encoding="utf-8")
+    assert f'distributionSha256Sum = "{digest[1]}"' in root
+    gradle = re.search(r'gradleVersion = "([\d.]+)"', root)
+    assert gradle is not None
+    assert f"/gradle-{gradle[1]}-bin.zip" in wrapper
     settings = apk.app_settings()
     assert (settings.minimum_sdk, settings.target_sdk) == (24, 36)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from adb_device import TestDevice, attached_device
+from android_device import two_kinds_of_cores
 from torch import nn
 
 import nagedge
@@ -216,6 +217,7 @@ def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, boar
     assert adb.attached() == (adb.Attached(board.serial, "device", "Test board"),)
     (listed,) = [one for one in list_devices() if one.name == f"adb:{board.serial}"]
     assert listed.runtimes == "those of its own Python 3"
+    slow, fast = two_kinds_of_cores(board.folder)
     found = nagedge.profile(
         bundle, what=["infer"], device=f"adb:{board.serial}", target=FP32, batch=4, budget_s=0.5
     )
@@ -227,6 +229,8 @@ def test_a_device_behind_adb_is_listed_and_measured(bundle: nagedge.Bundle, boar
     assert "5 rounds in new processes count, 0 were dropped as the device was throttled." in workload.notes
     assert workload.device_run is not None
     assert workload.device_run.program == "python"
+    if slow != fast:
+        assert workload.device_run.cores == f"{fast}, the fastest of 2 kinds"
     stages = [one.stage for one in workload.device_run.readings]
     assert stages == ["before", *["during"] * (len(stages) - 2), "after"]
     assert len(stages) >= 6
