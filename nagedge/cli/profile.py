@@ -77,8 +77,9 @@ def command(
 
         with progress_bar() as progress:
             before, changes = compare_with_baseline(
-                result, loaded, previous, limit=limit, what=parts, targets=target, progress=progress
-            )
+                result, loaded, previous, limit=limit, what=parts, targets=target, batch=batch, threads=threads,
+                progress=progress,
+            )  # fmt: skip
     else:
         before = None
     sheets = [*([change_sheet(changes, limit)] if previous is not None else []), *profile_sheets(result)]

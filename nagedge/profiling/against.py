@@ -29,6 +29,8 @@ def compare_with_baseline(
     limit: float,
     what: Sequence[str],
     targets: Sequence[str] | None = None,
+    batch: int | None = None,
+    threads: int = 1,
     budget_s: float = 3.0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Profile, tuple[Change, ...]]:
@@ -41,6 +43,7 @@ def compare_with_baseline(
             and whose latencies are then taken in turns with those of ``bundle``.
         limit: relative growth that is allowed.
         what, targets: what was asked for; None for all targets. The rest of the baseline is not missed.
+        batch, threads: that ``now`` was profiled with, for a bundle.
         budget_s: seconds for each timed side.
         progress: called with a description, the steps done and the steps in all.
     """
@@ -48,8 +51,9 @@ def compare_with_baseline(
         return baseline, compare_profiles(now, _asked(baseline, what, targets), limit=limit)
     common = [name for name in targets or baseline.manifest.targets if name in baseline.manifest.targets]
     before = profile(
-        baseline, what=what, device=now.devices, target=common or None, budget_s=budget_s, progress=progress
-    )
+        baseline, what=what, device=now.devices, target=common or None, batch=batch, threads=threads,
+        budget_s=budget_s, progress=progress,
+    )  # fmt: skip
 
     def rounds(workload: WorkloadProfile) -> tuple[Rounds, Rounds] | None:
         if workload.device != "host":
@@ -72,5 +76,8 @@ def _asked(baseline: Profile, what: Sequence[str], targets: Sequence[str] | None
         ),
         counts=tuple(
             one for one in baseline.counts if one.name in what and (not targets or one.target in targets)
+        ),
+        systems=tuple(
+            one for one in baseline.systems if one.name in what and (not targets or one.target in targets)
         ),
     )

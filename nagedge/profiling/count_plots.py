@@ -151,7 +151,7 @@ def changes_chart(changes: Sequence[Change]) -> Chart | None:
         percent = [(value - 1) * 100 for value in (ratio.low, ratio.value, ratio.high)]
         axes.barh(index, percent[1], color=colour, height=0.6, linewidth=0)
         axes.plot([percent[0], percent[2]], [index, index], color=INK, linewidth=1.2)
-        figure_name = "instructions" if change.figure == "instructions" else "p50"
+        figure_name = "p50" if change.figure == "p50_ms" else change.figure
         names.append(
             f"{change.name} {_short(change.target)}, {change.device.removeprefix('emulated:')}, {figure_name}"
         )

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nagedge.errors import ConfigurationError
-from nagedge.profiling.results import CountProfile, Profile, WorkloadProfile
+from nagedge.profiling.results import CountProfile, Profile, SystemProfile, WorkloadProfile
 
 __all__ = ["Change", "Ratio", "compare_profiles", "parse_limit", "ratio_of_medians"]
 
 Verdict = Literal["grew", "fell", "same", "new", "missing", "not comparable"]
+
+_Exact = CountProfile | SystemProfile
 
 _BLOCK = 10
 """Consecutive samples that are drawn together: neighbours resemble each other."""
@@ -44,7 +46,7 @@ class Change:
 
     Args:
         name, device, target: of the artifact.
-        figure: ``"instructions"`` or ``"p50_ms"``. evidence: its class.
+        figure: ``"instructions"``, ``"ticks"`` or ``"p50_ms"``. evidence: its class.
         before, after: ``None`` where there is none.
         ratio: new over old; its interval is a point for counts.
         verdict: ``grew`` and ``missing`` fail a gate.
@@ -100,18 +102,8 @@ def compare_profiles(
         rounds: returns samples in ms, old and new, that were taken in turns, a list a round; None where there are none.
             Then the samples of the profiles are used.
     """
-    new_counts = {_key(count): count for count in now.counts}
-    changes = [
-        _count_change(new_counts.get(_key(old)), old, limit)
-        for old in before.counts
-        if old.device in now.devices
-    ]
-    old_counts = {_key(count) for count in before.counts}
-    changes += [
-        _change(count, "instructions", None, float(count.median.instructions), None, "new")
-        for key, count in new_counts.items()
-        if key not in old_counts
-    ]
+    changes = _exact_changes(now.counts, before.counts, "instructions", now.devices, limit)
+    changes += _exact_changes(now.systems, before.systems, "ticks", now.devices, limit)
     new_times = {_key(workload): workload for workload in now.workloads}
     comparable = _same_machine(now, before)
     for old_time in before.workloads:
@@ -158,7 +150,7 @@ def _median(blocks: Sequence[npt.NDArray[np.float64]], drawn: npt.NDArray[np.int
     return float(np.median(np.concatenate([blocks[index] for index in drawn])))
 
 
-def _key(figure: CountProfile | WorkloadProfile) -> tuple[str, str, str]:
+def _key(figure: _Exact | WorkloadProfile) -> tuple[str, str, str]:
     return figure.name, figure.device, figure.target
 
 
@@ -168,7 +160,7 @@ def _same_machine(now: Profile, before: Profile) -> bool:
 
 
 def _change(
-    of: CountProfile | WorkloadProfile,
+    of: _Exact | WorkloadProfile,
     figure: str,
     before: float | None,
     after: float | None,
@@ -179,19 +171,42 @@ def _change(
     return Change(of.name, of.device, of.target, figure, of.evidence, before, after, ratio, verdict, note)
 
 
-def _count_change(now: CountProfile | None, old: CountProfile, limit: float) -> Change:
-    before = float(old.median.instructions)
+def _exact_changes(
+    now: Sequence[_Exact], before: Sequence[_Exact], figure: str, devices: Sequence[str], limit: float
+) -> list[Change]:
+    """Compare figures that repeat, in the order of the baseline, then those that are new."""
+    found = {_key(one): one for one in now}
+    changes = [
+        _exact_change(found.get(_key(old)), old, figure, limit) for old in before if old.device in devices
+    ]
+    known = {_key(old) for old in before}
+    return changes + [
+        _change(one, figure, None, _number(one), None, "new")
+        for key, one in found.items()
+        if key not in known
+    ]
+
+
+def _number(one: _Exact) -> float:
+    return float(one.median_ticks if isinstance(one, SystemProfile) else one.median.instructions)
+
+
+def _exact_change(now: _Exact | None, old: _Exact, figure: str, limit: float) -> Change:
+    before = _number(old)
     if now is None:
         note = "the baseline has it, this profile does not"
-        return _change(old, "instructions", before, None, None, "missing", note)
-    after = float(now.median.instructions)
+        return _change(old, figure, before, None, None, "missing", note)
+    after = _number(now)
     ratio = after / before if before else math.inf
     note = "" if now.runtime == old.runtime else f"{old.runtime} before, {now.runtime} now"
     if now.batch != old.batch:
         text = f"batch {old.batch} before, {now.batch} now"
-        return _change(now, "instructions", before, after, None, "not comparable", text)
+        return _change(now, figure, before, after, None, "not comparable", text)
+    if isinstance(now, SystemProfile) and isinstance(old, SystemProfile) and now.threads != old.threads:
+        text = f"{old.threads} threads before, {now.threads} now"
+        return _change(now, figure, before, after, None, "not comparable", text)
     verdict: Verdict = "grew" if ratio > 1 + limit else "fell" if ratio < 1 - limit else "same"
-    return _change(now, "instructions", before, after, Ratio(ratio, ratio, ratio), verdict, note)
+    return _change(now, figure, before, after, Ratio(ratio, ratio, ratio), verdict, note)
 
 
 def _latency_change(

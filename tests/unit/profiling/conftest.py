@@ -145,7 +145,7 @@ def counted_profile(known_profile: Profile) -> Profile:
     ]
     return replace(
         known_profile,
-        devices=("host", "emulated:cortex-a53", "emulated:cortex-a76"),
+        devices=("host", "emulated:cortex-a53", "emulated:cortex-a76", "emulated-system:cortex-a72"),
         counts=counts,
         modelled=tuple(modelled),
         systems=(

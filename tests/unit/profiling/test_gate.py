@@ -39,6 +39,24 @@ def test_instructions_are_gated_exactly(counted_profile: Profile, factor: float,
     assert changes[0].ratio.value == pytest.approx(factor, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "same"),
+        ({"median_ticks": 2_030_000}, "grew"),
+        ({"median_ticks": 1_900_000}, "fell"),
+        ({"median_ticks": 9_000_000, "threads": 4}, "not comparable"),
+    ],
+)
+def test_ticks_are_gated_exactly(counted_profile: Profile, changes: dict[str, int], verdict: str) -> None:
+    (system,) = counted_profile.systems
+    now = replace(counted_profile, systems=(replace(system, **changes),))
+    assert verdicts(compare_profiles(now, counted_profile, limit=0.01), "ticks") == [verdict]
+    gone = replace(counted_profile, systems=())
+    assert verdicts(compare_profiles(gone, counted_profile, limit=0.01), "ticks") == ["missing"]
+    assert verdicts(compare_profiles(counted_profile, gone, limit=0.01), "ticks") == ["new"]
+
+
 def test_what_is_missing_fails_and_what_is_new_does_not(counted_profile: Profile) -> None:
     fewer = replace(counted_profile, counts=counted_profile.counts[1:])
     changes = compare_profiles(fewer, counted_profile, limit=0.01)
@@ -58,6 +76,7 @@ def test_another_batch_or_machine_is_not_compared(counted_profile: Profile) -> N
     changed = replace(
         counted_profile,
         counts=tuple(replace(count, batch=9) for count in counted_profile.counts),
+        systems=tuple(replace(system, batch=9) for system in counted_profile.systems),
         host=replace(counted_profile.host, cpu_model="Another CPU"),
     )
     changes = compare_profiles(changed, counted_profile, limit=0.01)
