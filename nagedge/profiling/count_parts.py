@@ -14,10 +14,10 @@ from nagedge.profiling.count_plots import (
 )
 from nagedge.profiling.gate import Change
 from nagedge.profiling.parts import Download, Part, Table
-from nagedge.profiling.profile_parts import milliseconds
 from nagedge.profiling.results import Profile
 from nagedge.profiling.sections import Card, Verdict
 from nagedge.profiling.tables import Sheet, change_sheet, profile_sheets
+from nagedge.profiling.units import milliseconds
 
 __all__ = ["change_part", "count_parts", "summary_cards", "trace_part"]
 

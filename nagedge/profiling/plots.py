@@ -26,6 +26,7 @@ from nagedge.profiling.svg import (
     style_axes,
     to_svg,
 )  # fmt: skip
+from nagedge.profiling.units import milliseconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +77,7 @@ def timeline_chart(latency: Distribution) -> Chart:
         title="Every call in order of time",
         svg=to_svg(figure),
         alternative=(
-            f"Duration of {len(values)} calls: the first took {latency.first_ms * scale:.3g} {unit}, then {share}, "
+            f"Duration of {len(values)} calls: the first took {milliseconds(latency.first_ms)}, then {share}, "
             f"then {latency.steady_calls} calls around {middle:.3g} {unit}."
         ),
         caption=(
@@ -161,10 +162,9 @@ def distribution_chart(latency: Distribution) -> Chart:
 def _outliers_caption(latency: Distribution, beyond: int, names: Sequence[str]) -> str:
     if not beyond:
         return f"n = {latency.steady_calls}; no outliers."
-    scale, unit = _unit(float(np.median(latency.steady_ms)))
     caption = (
-        f"n = {latency.steady_calls}; {beyond} outliers above {latency.outliers.fence * scale:.3g} {unit} are counted "
-        f"in every figure but not drawn (largest {latency.outliers.largest * scale:.3g} {unit})."
+        f"n = {latency.steady_calls}; {beyond} outliers above {milliseconds(latency.outliers.fence)} are counted in "
+        f"every figure but not drawn (largest {milliseconds(latency.outliers.largest)})."
     )
     return f"{caption} Beyond the axis: {', '.join(names)}." if names else caption
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nagedge.devices import system_emulation
+from nagedge.devices import system_emulation, system_init
 from nagedge.devices.arm64 import Installation
 from nagedge.devices.arm64_system import SystemInstallation
 from nagedge.devices.initramfs import Archive
@@ -157,3 +158,21 @@ def test_what_does_not_exist_is_refused(machine: SystemInstallation, tmp_path: P
         run_in_system(machine, "cortex-a1", "onnxruntime", tmp_path / "model.onnx", {}, {})
     with pytest.raises(RuntimeUnavailableError, match="'ort_training' is not in the arm64 emulator"):
         run_in_system(machine, "cortex-a53", "ort_training", tmp_path / "model.onnx", {}, {})
+
+
+def test_the_guest_tells_the_largest_difference() -> None:
+    ours, theirs = np.float32([1.0, 2.5]), np.float32([1.0, 2.0])
+    assert system_init._difference(ours, theirs) == ["0.5", "2.0"]
+    assert system_init._difference(ours, np.zeros(3)) == ["inf", "0"]
+    assert system_init._difference(np.float32([np.nan]), np.zeros(1))[0] == "nan"
+    assert system_init._difference(np.zeros(0), np.zeros(0)) == ["0.0", "0.0"]
+
+
+def test_the_guest_needs_nothing_of_this_package() -> None:
+    text = Path(system_init.__file__).read_text()
+    modules = {
+        line.split()[1].partition(".")[0]
+        for line in text.splitlines()
+        if line.startswith(("import ", "from "))
+    }
+    assert modules <= set(sys.stdlib_module_names)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
 import nagedge
-from nagedge.errors import ConfigurationError
-from nagedge.profiling.artifacts import artifacts_of
+from nagedge.errors import BundleError, ConfigurationError
+from nagedge.profiling import run
+from nagedge.profiling.artifacts import Artifact, artifacts_of
 from nagedge.profiling.count_parts import count_parts
 from nagedge.profiling.gate import compare_profiles
 from nagedge.profiling.parity import compare_outputs, host_outputs, run_on_host
 from nagedge.profiling.report import render_report
-from nagedge.profiling.results import Profile, profile_schema
+from nagedge.profiling.results import Profile, WorkloadProfile, profile_schema
 from nagedge.profiling.tables import change_sheet, profile_sheets, to_markdown
 
 
@@ -149,3 +152,34 @@ def test_ticks_of_a_whole_machine_are_no_time(counted_profile: Profile) -> None:
     assert sheet.rows[0][:2] == ("train", "cortex-a72")
     assert 2_000_100 in sheet.rows[0]
     assert Profile.from_json(counted_profile.to_json()) == counted_profile
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "litert"])
+def test_an_artifact_that_a_runtime_refuses_here_is_named(
+    bundle: nagedge.Bundle, tmp_path: Path, backend: str
+) -> None:
+    (artifact, *_) = artifacts_of(bundle, None, ("infer",), 2)
+    damaged = tmp_path / ("damaged.onnx" if backend == "onnxruntime" else "damaged.tflite")
+    damaged.write_bytes(b"\x20\x00\x00\x00TFL3" + bytes(64))
+    refused = replace(artifact, file=damaged, name=damaged.name, backend=backend)
+    with pytest.raises(
+        BundleError, match=rf"^{backend} (refuses|ended with code -?\d+ while it ran) '{damaged.name}'"
+    ):
+        run_on_host(refused, {}, threads=1, calls=1)
+
+
+def test_a_runtime_that_refuses_one_artifact_keeps_the_others(
+    bundle: nagedge.Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = run.measure_artifact
+
+    def refusing(bundle: nagedge.Bundle, artifact: Artifact, **options: object) -> WorkloadProfile:
+        if artifact.what == "infer":
+            raise BundleError("onnxruntime refuses 'infer.onnx': no. Export again.")
+        return measured(bundle, artifact, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "measure_artifact", refusing)
+    found = nagedge.profile(bundle, budget_s=0.05)
+    assert [one.name for one in found.workloads] == ["train"]
+    assert [(one.name, one.device) for one in found.failures] == [("infer", "host")]
+    assert "Not profiled" in render_report(found)

@@ -13,7 +13,6 @@ import pytest
 from nagedge.profiling import plots, report
 from nagedge.profiling.measure import Samples, summarise
 from nagedge.profiling.plots import curves_chart, distribution_chart
-from nagedge.profiling.profile_parts import milliseconds, size
 from nagedge.profiling.report import render_report, write_report
 from nagedge.profiling.results import Profile
 from nagedge.profiling.section_parts import section_part
@@ -28,6 +27,7 @@ from nagedge.profiling.sections import (
     TrainingSection,
     VerificationSection,
 )
+from nagedge.profiling.units import milliseconds, size
 
 HOSTILE = '<script>alert("$x_1^2$")</script>&amp;'
 

@@ -72,7 +72,7 @@ def test_profiling_leaves_the_bundle_as_it_is(bundle: nagedge.Bundle) -> None:
 def test_memory_that_cannot_be_measured_loses_nothing_else(
     bundle: nagedge.Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise ConfigurationError("no such thing here.")
 
     monkeypatch.setattr(workloads, "peak_memory", fail)
