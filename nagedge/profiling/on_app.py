@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nagedge.devices import android_app
 from nagedge.errors import BundleError, DataError
+from nagedge.profiling.artifacts import ROLE_OF
 from nagedge.profiling.measure import EVIDENCE_DEVICE
 from nagedge.profiling.results import Profile
 from nagedge.profiling.rounds import Round
@@ -27,9 +28,19 @@ _GRACE_S = 120.0
 
 
 def app_runs(bundle: Bundle, artifact: Artifact) -> bool:
-    """Whether the app runs an artifact: one of the target that it takes."""
+    """Whether the app runs an artifact: the file of the target that it takes, or another with the same content."""
     target = android_app.app_target(bundle.manifest)
-    return target is not None and artifact.name in bundle.manifest.targets[target].artifacts.values()
+    files = bundle.manifest.files
+    return (
+        target is not None
+        and artifact.name in files
+        and files[_path(bundle, target, artifact)].sha256 == files[artifact.name].sha256
+    )
+
+
+def _path(bundle: Bundle, target: str, artifact: Artifact) -> str:
+    """Return the file of a target that computes what an artifact computes."""
+    return bundle.manifest.targets[target].artifacts[ROLE_OF[artifact.what]]
 
 
 def app_rounds(
@@ -48,6 +59,7 @@ def app_rounds(
         "budget_ms": max(1, round(1000 * budget_s)),
     }  # fmt: skip
     extras |= {"cores": pinning.mask} if pinning.cores else {}
+    path = _path(bundle, target, artifact)
 
     def take(number: int, watch: Callable[[], None]) -> Round:
         del number
@@ -57,24 +69,24 @@ def app_rounds(
             timeout_s=2 * budget_s + _GRACE_S,
             watch=watch,
         )
-        return _round(measured, artifact, serial)
+        return _round(measured, artifact.what, path, serial)
 
     return take
 
 
-def _round(measured: android_app.Measured, artifact: Artifact, serial: str) -> Round:
+def _round(measured: android_app.Measured, what: str, path: str, serial: str) -> Round:
     try:
         found = Profile.from_json(measured.profile)
-        workload = found.workload(artifact.what)
+        workload = found.workload(what)
     except (DataError, KeyError) as error:
         raise BundleError(
             f"the app on device {serial!r} wrote no profile that this version reads ({error}). Install that of this "
             "version."
         ) from None
-    if workload.evidence != EVIDENCE_DEVICE or workload.artifact != artifact.name:
+    if workload.evidence != EVIDENCE_DEVICE or workload.artifact != path:
         raise BundleError(
             f"the app on device {serial!r} measured {workload.artifact!r} ({workload.evidence}), expected "
-            f"{artifact.name!r} ({EVIDENCE_DEVICE}). Install that of this version."
+            f"{path!r} ({EVIDENCE_DEVICE}). Install that of this version."
         )
     notes = list(workload.notes)
     if measured.hidden:

@@ -77,13 +77,17 @@ class TestDevice:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.serial = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._connections: list[socket.socket] = []
+        self._plugged = True
         threading.Thread(target=self._listen, daemon=True).start()
 
     def unplug(self) -> None:
         """Drop every connection and take no other."""
-        self._listener.close()
-        for connection in self._connections:
-            connection.close()
+        self._plugged = False
+        # A thread that waits in accept or recv keeps a socket open that is only closed: adb would connect once more.
+        for one in (self._listener, *self._connections):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
     def real(self, path: str) -> Path:
         """Where a path of the device lies here."""
@@ -103,6 +107,9 @@ class TestDevice:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
+                return
+            if not self._plugged:
+                connection.close()
                 return
             self._connections.append(connection)
             threading.Thread(target=_Connection(self, connection).serve, daemon=True).start()

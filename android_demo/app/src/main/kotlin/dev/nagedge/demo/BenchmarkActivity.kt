@@ -4,6 +4,7 @@ import android.app.Activity
 import android.app.ActivityManager
 import android.content.Context
 import android.os.Build
+import android.os.Process
 import android.util.Log
 import android.view.WindowManager
 import android.widget.TextView
@@ -26,7 +27,7 @@ import java.util.concurrent.atomic.AtomicReference
  *
  * Extras: `bundle`, a folder in `…/files/bundles` or an absolute path, such as of `/data/local/tmp`, which apps may read;
  * the app's own one without it. `runs` calls of each; `threads`; `what`, "infer" or "train"; `batch`; `budget_ms` for the
- * calls of each; `cores`, a hexadecimal mask of cores to stay on; `token`, which is told again.
+ * calls of each; `cores`, a hexadecimal mask of cores to measure on; `token`, which is told again.
  *
  * The profile lies in `Android/data/dev.nagedge.demo/files/profile.json` afterwards; what went wrong in `profile.error`.
  * One of the two is new when it is done, and the log of the tag NagEdge says which. `nagedge profile` asks
@@ -77,7 +78,7 @@ class BenchmarkActivity : Activity() {
         profile.delete()
         problem.delete()
         try {
-            val unpinned = intent.getStringExtra("cores")?.let { pinTo(it) }
+            val unpinned = intent.getStringExtra("cores")?.let { pinTo(it, Process.myTid()) }
             val name = intent.getStringExtra("bundle")
             val bundle = if (name == null) assetBundle(this) else Bundle.open(pushed(out, name))
             val notes = listOf("Measured by the NagEdge app on ${Build.FINGERPRINT}.") + listOfNotNull(

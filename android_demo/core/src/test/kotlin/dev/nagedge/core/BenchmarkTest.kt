@@ -51,21 +51,24 @@ class BenchmarkTest {
     }
 
     @Test
-    fun `a process can be kept on some cores`() {
-        fun allowed() = File("/proc/self/status").readLines().first { it.startsWith("Cpus_allowed:") }.substringAfter(':')
+    fun `a thread can be kept on some cores, with those that it makes`() {
+        val thread = File("/proc/thread-self").canonicalFile.name.toInt()
+        fun allowed() = File("/proc/thread-self/status").readLines().first { it.startsWith("Cpus_allowed:") }.substringAfter(':')
             .trim().replace(",", "").trimStart('0')
         val before = allowed()
         val lowest = java.math.BigInteger(before, 16).let { it.and(it.negate()).toString(16) }
         try {
-            assertNull(pinTo(lowest))
-            // The line is of the first thread; taskset was told to move all.
+            assertNull(pinTo(lowest, thread))
             assertEquals(lowest, allowed())
+            var child = ""
+            kotlin.concurrent.thread { child = allowed() }.join()
+            assertEquals(lowest, child)
         } finally {
-            assertNull(pinTo(before))
+            assertNull(pinTo(before, thread))
         }
         assertEquals(before, allowed())
-        assertNotNull(pinTo("0"), "no core is left")
-        assertContains(pinTo("all; reboot")!!, "no mask of cores")
+        assertNotNull(pinTo("0", thread), "no core is left")
+        assertContains(pinTo("all; reboot", thread)!!, "no mask of cores")
     }
 
     @Test
