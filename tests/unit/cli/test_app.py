@@ -16,6 +16,7 @@ COMMANDS = {
     "export",
     "verify",
     "finetune",
+    "fit-device",
     "profile",
     "targets",
     "web",
