@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,20 @@ class CleaningReport:
     rows_kept: int
     dropped: tuple[Dropped, ...] = ()
     filled_values: int = 0
+
+    def with_more(self, later: CleaningReport) -> CleaningReport:
+        """Return the report with what was dropped of the rows that it kept."""
+        dropped = sum(entry.count for entry in later.dropped)
+        return replace(self, rows_kept=self.rows_kept - dropped, dropped=(*self.dropped, *later.dropped))
+
+    def merged(self) -> CleaningReport:
+        """Return the report with one entry a reason, for rows that were looked at in pieces."""
+        counts: dict[str, Dropped] = {}
+        for entry in self.dropped:
+            before = counts.get(entry.reason, Dropped(entry.reason, 0, ()))
+            rows = (*before.first_rows, *entry.first_rows)[:FIRST_ROWS]
+            counts[entry.reason] = Dropped(entry.reason, before.count + entry.count, rows)
+        return replace(self, dropped=tuple(counts.values()))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for ``json.dump``; :meth:`from_json` reads them back."""

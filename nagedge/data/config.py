@@ -124,6 +124,12 @@ class PreprocessingConfig(_Table):
         description="A row that cannot be used (missing target, label out of range, infinite value, text for "
         "a number belongs, unreadable image): refuse the file, or drop the row (counted in the report).",
     )
+    outliers: float | None = Field(
+        default=None,
+        gt=0,
+        description="Drop training rows with an input column or a regression target so many interquartile ranges "
+        "beyond the quartiles of the training rows (counted in the report); 3 is usual. Left out: keep them.",
+    )
     resize: tuple[int, int] | None = Field(
         default=None, description="Height and width in pixels: bilinear, half-pixel centres, no antialiasing."
     )

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from nagedge.data.arrays import examples_from_arrays, read_arrays, read_npz
 from nagedge.data.audio import read_audio
-from nagedge.data.cleaning import CleaningReport
+from nagedge.data.cleaning import CleaningReport, drop_rows
 from nagedge.data.config import DataConfig, SplitConfig
 from nagedge.data.examples import DataSplits, Examples
 from nagedge.data.fitting import fit_steps, fit_targets
 from nagedge.data.images import class_folders, read_images
 from nagedge.data.log_mel import LogMel
 from nagedge.data.mnist import read_mnist
+from nagedge.data.outliers import outliers
 from nagedge.data.preprocessing import DataLayout, FillMissing, Preprocessing, Resize
 from nagedge.data.raw import RawExamples, clean
 from nagedge.data.tables import TABLE_SUFFIXES, read_table, read_text
@@ -65,6 +66,8 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         remedy="Correct the row, or choose what happens to such rows in [data.preprocessing].",
     )
     train, validation, test = split_rows(len(kept.names), config.split, source=kept.source)
+    if steps.outliers is not None:
+        train, report = _without_outliers(kept, train, tasks, config, report)
     check_training_labels(kept, tasks, train)
     inputs = kept.input[train]
     preprocessing = Preprocessing(
@@ -90,6 +93,24 @@ def load_data(config: DataConfig, tasks: Sequence[TaskSpec]) -> DataSplits:
         preprocessing=preprocessing,
         report=report,
     )
+
+
+def _without_outliers(
+    kept: RawExamples,
+    train: npt.NDArray[np.int64],
+    tasks: Sequence[TaskSpec],
+    config: DataConfig,
+    report: CleaningReport,
+) -> tuple[npt.NDArray[np.int64], CleaningReport]:
+    """Return the training rows that are no outliers among themselves, and the report that counts the others."""
+    assert config.preprocessing.outliers is not None
+    targets = {name: array[train] for name, array in kept.targets.items()}
+    findings = outliers(kept.input[train], targets, tasks, config.columns, config.preprocessing.outliers)
+    inside, dropped = drop_rows(
+        findings, source=kept.source, row_names=[kept.names[row] for row in train], missing="drop", bad_rows="drop",
+        remedy="",
+    )  # fmt: skip
+    return train[inside], report.with_more(dropped)
 
 
 def load_examples(

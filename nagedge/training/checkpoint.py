@@ -35,8 +35,8 @@ __all__ = ["CHECKPOINT_FILE", "Checkpoint", "TrainingState", "write_checkpoint"]
 
 CHECKPOINT_FILE = "checkpoint.json"
 _FORMAT, _VERSION = "nagedge-checkpoint", 1
-_TENSOR_FILE = re.compile(r"(params|momentum|balancer)-([0-9a-f]{16})\.safetensors")
-_UNFINISHED = re.compile(r"\.(params-|momentum-|balancer-|checkpoint\.json).*\.part")
+_TENSOR_FILE = re.compile(r"(params|momentum|balancer|averaging)-([0-9a-f]{16})\.safetensors")
+_UNFINISHED = re.compile(r"\.(params-|momentum-|balancer-|averaging-|checkpoint\.json).*\.part")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Checkpoint:
         input: the model's input.
         preprocessing: from raw data to the model's input, and from its outputs to the tasks' units.
         state: how far the run is, with the history of losses and metrics.
-        files: ``"params"``, ``"momentum"`` and, where it has a state, ``"balancer"`` -> file name in the folder.
+        files: ``"params"``, ``"momentum"`` and, with a state, ``"balancer"`` and ``"averaging"`` -> file name in
+            the folder.
     """
 
     path: Path
@@ -110,7 +111,7 @@ class Checkpoint:
         document = _read_document(path)
         try:
             named = document["files"]
-            kinds = ("params", "momentum", *(["balancer"] if "balancer" in named else []))
+            kinds = ("params", "momentum", *(kind for kind in ("balancer", "averaging") if kind in named))
             files = {kind: _checked_file(path, kind, named[kind]) for kind in kinds}
             spec, state = document["input"], document["state"]
             return cls(
@@ -151,6 +152,10 @@ class Checkpoint:
         if "balancer" not in self.files:
             return BalancerState({}, self.state.balancer)
         return BalancerState(safetensors.torch.load(self._read("balancer")), self.state.balancer)
+
+    def averaging(self) -> dict[str, Tensor]:
+        """Return the sequence of plain steps of schedule-free averaging by parameter name; empty for other methods."""
+        return safetensors.torch.load(self._read("averaging")) if "averaging" in self.files else {}
 
     def exported_tasks(self) -> tuple[TaskSpec, ...]:
         """Return the tasks with the weights that balancing ended with, as an exported step uses them.
@@ -261,6 +266,7 @@ def write_checkpoint(
     params: Mapping[str, Tensor],
     momentum: Mapping[str, Tensor],
     balancer: Mapping[str, Tensor] | None = None,
+    averaging: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
     """Write a checkpoint in place of the one in ``path``, which stays valid until the new one is whole.
 
@@ -271,8 +277,13 @@ def write_checkpoint(
         make_folder(path)
         files = {
             kind: _write_tensors(path, kind, tensors)
-            for kind, tensors in (("params", params), ("momentum", momentum), ("balancer", balancer))
-            if tensors or kind != "balancer"
+            for kind, tensors in (
+                ("params", params),
+                ("momentum", momentum),
+                ("balancer", balancer),
+                ("averaging", averaging),
+            )
+            if tensors or kind in ("params", "momentum")
         }
         document = {
             "format": _FORMAT,

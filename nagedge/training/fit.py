@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from nagedge.data.examples import DataSplits
 from nagedge.errors import ConfigurationError
 from nagedge.specs import TaskSpec
+from nagedge.training.balancing import BalancerState
 from nagedge.training.batches import epoch_order
 from nagedge.training.checkpoint import CHECKPOINT_FILE, Checkpoint, TrainingState, write_checkpoint
 from nagedge.training.cosines import gradient_cosines
@@ -188,7 +189,8 @@ def _finish_epoch(setup: Setup, state: TrainingState, report: Progress) -> Train
             state = dataclasses.replace(state, step=done, loss_sums=sums)
             state = _write(setup, state, report, kept_step=kept_step)
     seconds = time.perf_counter() - started
-    record, test = _measure(setup, epoch, sums, seconds=seconds)
+    with setup.as_it_is_kept():
+        record, test = _measure(setup, epoch, sums, seconds=seconds)
     kept_step = state.step
     for task in setup.tasks:
         if not math.isfinite(record.validation_losses.get(task.name, 0.0)):
@@ -273,7 +275,25 @@ def _means(sums: Sequence[float], counts: Sequence[float]) -> list[float]:
 def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: int) -> TrainingState:
     """Write the checkpoint from the first process while the others wait; return the state with the balancer's."""
     balancer = setup.balancer.state()
-    state = dataclasses.replace(state, balancer=dict(balancer.values), optimizer=setup.stepper.state())
+    averaging, numbers = setup.averaging()
+    state = dataclasses.replace(
+        state, balancer=dict(balancer.values), optimizer=setup.stepper.state() | numbers
+    )
+    with setup.as_it_is_kept():
+        _write_tensors(setup, state, report, kept_step=kept_step, balancer=balancer, averaging=averaging)
+    setup.fabric.barrier()
+    return state
+
+
+def _write_tensors(
+    setup: Setup,
+    state: TrainingState,
+    report: Progress,
+    *,
+    kept_step: int,
+    balancer: BalancerState,
+    averaging: Mapping[str, Tensor],
+) -> None:
     if setup.fabric.is_global_zero:
         params = setup.module.state_dict()
         check_tensors(params, step=state.step, kept_step=kept_step, path=setup.path)
@@ -286,10 +306,9 @@ def _write(setup: Setup, state: TrainingState, report: Progress, *, kept_step: i
             params=params,
             momentum=setup.momentum(),
             balancer=balancer.tensors,
+            averaging=averaging,
         )
         report(CheckpointWritten(setup.path, state.step))
-    setup.fabric.barrier()
-    return state
 
 
 def _started(setup: Setup, state: TrainingState) -> TrainingStarted:

@@ -14,6 +14,17 @@ class OptimizerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    method: Literal["nesterov", "schedule_free"] = Field(
+        default="nesterov",
+        description="'nesterov', or 'schedule_free': a constant learning rate after the warm-up, the average of the "
+        "steps (needs nagedge[schedule-free]).",
+    )
+    sam: float = Field(
+        default=0.0,
+        ge=0,
+        description="Radius of sharpness-aware minimization, 0.05 is usual; 0: none. Two passes a step (needs "
+        "nagedge[sam]).",
+    )
     lr: float = Field(default=0.05, gt=0, description="The largest learning rate, reached after the warm-up.")
     momentum: float = Field(
         default=0.9, gt=0, lt=1, description="Nesterov momentum, the largest of a schedule."
@@ -41,6 +52,17 @@ class OptimizerConfig(BaseModel):
         description="A loss or a gradient that is not finite: stop the run, or skip the step, keep the momentum, halve "
         "the learning rate for a while and say so.",
     )
+
+    @model_validator(mode="after")
+    def _schedule_free(self) -> OptimizerConfig:
+        if self.method == "schedule_free":
+            for key in ("momentum_schedule", "restart", "decoupled", "sam"):
+                if (
+                    key in self.model_fields_set
+                    and getattr(self, key) != type(self).model_fields[key].default
+                ):
+                    raise ValueError(f"{key} does nothing for method 'schedule_free': remove it")
+        return self
 
     @model_validator(mode="after")
     def _scheduled(self) -> OptimizerConfig:

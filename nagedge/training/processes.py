@@ -41,5 +41,5 @@ def lost_worker(error: BaseException, *, rank: int, processes: int, path: Path) 
     ]  # gloo begins with its source line
     return WorkerLostError(
         f"process {rank} of {processes} lost another one, which was killed or failed ({reason}). The last checkpoint"
-        f" in {str(path)!r} is whole: look for what the other process said, then go on with --resume and as many devices."
+        f" in {str(path)!r} is whole: see what the other process said, then go on with --resume and as many devices."
     )

@@ -7,7 +7,9 @@ import math
 __all__ = ["learning_rate", "momentum_at"]
 
 
-def learning_rate(step: int, *, lr: float, steps: int, warmup_steps: int = 0) -> float:
+def learning_rate(
+    step: int, *, lr: float, steps: int, warmup_steps: int = 0, constant: bool = False
+) -> float:
     """Return the learning rate of one step; a pure function, so a resumed run needs no scheduler state.
 
         lr * (step + 1) / (warmup_steps + 1)                                     for step < warmup_steps
@@ -21,9 +23,12 @@ def learning_rate(step: int, *, lr: float, steps: int, warmup_steps: int = 0) ->
         lr: the largest learning rate.
         steps: steps of the whole run, >= 1.
         warmup_steps: steps of the warm-up, < steps.
+        constant: no cosine: lr after the warm-up.
     """
     if step < warmup_steps:
         return lr * (step + 1) / (warmup_steps + 1)
+    if constant:
+        return lr
     progress = (step - warmup_steps) / (steps - warmup_steps)
     return lr * (1 + math.cos(math.pi * progress)) / 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ from nagedge.training.balancing import Balancer, BalancerState, Context, make_ba
 from nagedge.training.batches import DeviceExamples, steps_per_epoch
 from nagedge.training.checkpoint import Checkpoint
 from nagedge.training.nesterov import parameter_groups
+from nagedge.training.optimizer_config import OptimizerConfig
+from nagedge.training.other_optimizers import (
+    Sharpness,
+    at_average,
+    averaging_state,
+    restore_averaging,
+    schedule_free,
+)
 from nagedge.training.run import Run
 from nagedge.training.schedule import learning_rate
 from nagedge.training.stepper import Stepper
@@ -44,6 +53,7 @@ class Setup:
         params: the trainable parameters by name.
         balancer: takes the losses of a batch back to the gradients.
         stepper: takes the optimizer's steps.
+        sharpness: SAM's first half, if the run asks for it.
     """
 
     fabric: Fabric
@@ -59,12 +69,13 @@ class Setup:
     steps: int
     warmup_steps: int
     module: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     model: nn.Module
     fabric_optimizer: Any  # a private class of Fabric, with the methods of an optimizer
     params: Mapping[str, nn.Parameter]
     balancer: Balancer
     stepper: Stepper
+    sharpness: Sharpness | None = None
 
     @functools.cached_property
     def task_weights(self) -> Tensor:
@@ -77,6 +88,18 @@ class Setup:
             name: self.optimizer.state[param].get("momentum_buffer", torch.zeros_like(param))
             for name, param in self.params.items()
         }
+
+    def averaging(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return the state of schedule-free averaging; nothing for other methods."""
+        if self.run.optimizer.method != "schedule_free":
+            return {}, {}
+        return averaging_state(self.optimizer, self.params)
+
+    def as_it_is_kept(self) -> AbstractContextManager[None]:
+        """Return a context in which the model is the one that is measured and stored."""
+        if self.run.optimizer.method != "schedule_free":
+            return nullcontext()
+        return at_average(self.optimizer, self.module, self.train, self.batch_size)
 
 
 def set_up(
@@ -115,36 +138,57 @@ def set_up(
     model_config = with_vocabulary(run.model, data.preprocessing.vocabulary)
     module = build_model(model_config, data.input, tasks, run.seed).to(fabric.device)
     params = {name: param for name, param in module.named_parameters() if param.requires_grad}
-    optimizer = torch.optim.SGD(
-        parameter_groups(module, 0.0 if run.optimizer.decoupled else run.optimizer.weight_decay),
-        lr=run.optimizer.lr,
-        momentum=run.optimizer.momentum,
-        nesterov=True,
-        fused=True,
-    )
-    for param in params.values():
-        # zeros are a first step; torch's fused update fails where a head's first gradient comes later than others'
-        optimizer.state[param]["momentum_buffer"] = torch.zeros_like(param)
     if previous is not None:
         module.load_state_dict(previous.params())
-        if previous.state.step:
-            for name, buffer in previous.momentum().items():
-                optimizer.state[params[name]]["momentum_buffer"] = torch.from_numpy(buffer).to(fabric.device)
+    optimizer = _optimizer(run.optimizer, module, params, previous)
     model, fabric_optimizer = fabric.setup(module, optimizer)
+    context = Context(fabric, tasks, module, model, params)
+    sharpness = (
+        Sharpness(run.optimizer, run.balancing, context, optimizer.param_groups)
+        if run.optimizer.sam
+        else None
+    )
     return Setup(
         fabric, run, path, tasks, data, train, validation, test, batch_size, per_epoch, steps,
         min(round(run.schedule.warmup * per_epoch), steps - 1),
         module, optimizer, model, fabric_optimizer, params,
         make_balancer(
             run.balancing,
-            Context(fabric, tasks, module, model, params),
+            context,
             BalancerState() if previous is None else previous.balancer(),
         ),
         Stepper(
             run.optimizer, optimizer, fabric_optimizer, params, dict(module.named_buffers()),
             {} if previous is None else previous.state.optimizer,
         ),
+        sharpness,
     )  # fmt: skip
+
+
+def _optimizer(
+    config: OptimizerConfig,
+    module: nn.Module,
+    params: Mapping[str, nn.Parameter],
+    previous: Checkpoint | None,
+) -> torch.optim.Optimizer:
+    """Return the optimizer of the parameters as they are, in the state of ``previous``."""
+    groups = parameter_groups(module, 0.0 if config.decoupled else config.weight_decay)
+    if config.method == "schedule_free":
+        averaging = schedule_free(config, groups)
+        if previous is not None and previous.state.step:
+            restore_averaging(averaging, params, previous.averaging(), previous.state.optimizer)
+        averaging.train()  # type: ignore[attr-defined] # the library's own method
+        return averaging
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=True, fused=True)
+    for param in params.values():
+        # zeros are a first step; torch's fused update fails where a head's first gradient comes later than others'
+        optimizer.state[param]["momentum_buffer"] = torch.zeros_like(param)
+    if previous is not None and previous.state.step:
+        for name, buffer in previous.momentum().items():
+            optimizer.state[params[name]]["momentum_buffer"] = torch.from_numpy(buffer).to(
+                params[name].device
+            )
+    return optimizer
 
 
 def training_step(setup: Setup, step: int, rows: Tensor, *, rate: float | None = None) -> Tensor:
@@ -158,15 +202,20 @@ def training_step(setup: Setup, step: int, rows: Tensor, *, rate: float | None =
         for the tests of restarts and of the guard against NaN. All zeros for a step that was skipped.
     """
     fabric, config = setup.fabric, setup.run.optimizer
-    _seed_dropout(
-        fabric, (setup.run.seed * 1_000_003 + step * fabric.world_size + fabric.global_rank) % 2**63
-    )
+    dropout_seed = (setup.run.seed * 1_000_003 + step * fabric.world_size + fabric.global_rank) % 2**63
+    _seed_dropout(fabric, dropout_seed)
     if rate is None:
-        rate = learning_rate(step, lr=config.lr, steps=setup.steps, warmup_steps=setup.warmup_steps)
+        rate = learning_rate(
+            step, lr=config.lr, steps=setup.steps, warmup_steps=setup.warmup_steps,
+            constant=config.method == "schedule_free",
+        )  # fmt: skip
     setup.stepper.prepare(rate)
     batch = setup.train.batch(rows[fabric.global_rank :: fabric.world_size])
     setup.fabric_optimizer.zero_grad()
     balanced = setup.balancer.backward(batch, last_of_epoch=(step + 1) % setup.steps_per_epoch == 0)
+    if setup.sharpness is not None:
+        _seed_dropout(fabric, dropout_seed)
+        setup.sharpness.look_around(batch, balanced.weights)
     norm = nn.utils.clip_grad_norm_(setup.params.values(), config.clip_norm or math.inf)
     total = (balanced.losses * setup.task_weights).sum()
     if not setup.stepper.take(_on_all(fabric, total) if config.restart == "loss" else total, norm):

@@ -47,7 +47,7 @@ class Stepper:
     def __init__(
         self,
         config: OptimizerConfig,
-        optimizer: torch.optim.SGD,
+        optimizer: torch.optim.Optimizer,
         fabric_optimizer: Any,
         params: Mapping[str, nn.Parameter],
         buffers: Mapping[str, Tensor],

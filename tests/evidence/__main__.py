@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import functools
 import multiprocessing
 import os
@@ -123,7 +123,7 @@ def _keep(figures: Path, part: str, found: object, text: str, started: float) ->
     minutes = (time.monotonic() - started) / 60
     names = ("torch", "torchjd", "numpy", "lightning-fabric")
     where = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "minutes": round(minutes, 1),
         "python": platform.python_version(),
         "processor": _processor(),

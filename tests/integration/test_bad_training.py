@@ -154,7 +154,9 @@ def test_a_shard_that_is_truncated(kept: float, write: Write) -> None:
     content = second.read_bytes()
     second.write_bytes(content[: int(kept if kept > 1 else kept * len(content))])
     write(source="shards", path="shards", data='columns = ["x0", "x1", "x2"]')
-    assert re.match(r"\S*part-1\.parquet is truncated or damaged after 0 rows \(.*\)\. Write this shard again", refused())
+    assert re.match(
+        r"\S*part-1\.parquet is truncated or damaged after 0 rows \(.*\)\. Write this shard again", refused()
+    )
 
 
 def test_a_process_that_is_killed_in_the_middle(write: Write, tmp_path: Path) -> None:

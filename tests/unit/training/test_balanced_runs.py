@@ -107,9 +107,7 @@ def test_a_model_of_one_piece_is_balanced_on_its_parameters_only(
     assert checkpoint.state.history[-1].losses["loss"] < checkpoint.state.history[0].losses["loss"]
 
 
-def test_a_task_whose_turn_comes_late_trains(
-    tmp_path: Path, make_run: MakeRun, make_data: MakeData
-) -> None:
+def test_a_task_whose_turn_comes_late_trains(tmp_path: Path, make_run: MakeRun, make_data: MakeData) -> None:
     """Its head has no gradient in the first steps, when the others' momentum begins."""
     table = {
         "method": "accumulation",

@@ -66,7 +66,7 @@ def test_a_run_survives_the_way_through_json(tmp_path: Path) -> None:
         (SMALL + "[optimizer]\nmomentm = 0.9\n", "unknown key 'optimizer.momentm'. Did you mean 'momentum'?"),
         (
             SMALL + "[optimizer]\nxyz = 0.9\n",
-            "unknown key 'optimizer.xyz'. Known here: lr, momentum, momentum_schedule, restart, restart_every,",
+            "unknown key 'optimizer.xyz'. Known here: method, sam, lr, momentum, momentum_schedule, restart,",
         ),
         (SMALL + "[data.split]\ntran = 0.5\n", "unknown key 'data.split.tran'. Did you mean 'train'?"),
         (SMALL + "[optimizer]\nmomentum = 1.5\n", "optimizer.momentum is 1.5: input should be less than 1."),

@@ -20,6 +20,8 @@ from nagedge.training.batches import Batch
 BatchOf = Callable[..., Batch]
 ContextOf = Callable[..., Context]
 Gradients = Callable[[Context], dict[str, Tensor]]
+
+
 def known(name: str, *values: object) -> object:
     """A parameter for a method, skipped where its solver is not installed."""
     solver = METHODS[name].solver
