@@ -185,3 +185,23 @@ def test_names_travel_in_the_package(bundle: Bundle) -> None:
     names = json.loads(program.metadata["nagedge.names"])
     assert names["params__net__kind__weight"] == "params.net.kind.weight"
     assert set(program.inputs) | set(program.outputs) <= set(names)
+
+
+def test_tasks_may_be_named_as_words_of_the_program_s_language(tmp_path: Path) -> None:
+    tasks = [
+        nagedge.TaskSpec("state", "classification", size=2),
+        nagedge.TaskSpec("list", "regression", size=1),
+    ]
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = nn.ModuleList(nn.Linear(3, task.size) for task in tasks)
+
+        def forward(self, string: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(head(string) for head in self.heads)
+
+    named = nagedge.export(
+        Named(), tasks=tasks, example_input=torch.randn(2, 3), targets=TARGET, out=tmp_path / "bundle"
+    )
+    assert all(comparison.within_tolerance for comparison in nagedge.verify(named, steps=2))

@@ -2,7 +2,8 @@
 
 ``params.head.weight`` becomes ``params__head__weight``: a dot is two underscores, an underscore between letters or
 digits stays, and any other character is ``_x<hexadecimal code point>_``. So names made of dots, letters, digits and
-single underscores read as before, and no two names meet. No name made here starts with ``_v`` or ``_c``: these are the
+single underscores read as before, and no two names meet. A word of the program's own language has its last letter written so
+(``stat_x65_``). No name made here starts with ``_v`` or ``_c``: these are the
 tensors inside the program.
 """
 
@@ -18,9 +19,17 @@ _LIKE_ESCAPED = re.compile(
     r"_x[0-9a-f]+[^A-Za-z0-9]"
 )  # what follows begins with an underscore when it is written
 
+_RESERVED = frozenset(
+    "any bool program func tensor list dict tuple true false string state bf16 fp16 fp32 fp64 int8 int16 int32 int64"
+    " uint8 uint16 uint32 uint64".split()
+)
+"""Words that coremltools 9.0 renames (``NameSanitizer`` in mil/passes/defs/preprocess.py)."""
+
 
 def feature_name(name: str) -> str:
     """Return the identifier by which Core ML knows ``name``."""
+    if name in _RESERVED:
+        return name[:-1] + _escape(name[-1])
     return "".join(_encoded(name, i) for i in range(len(name)))
 
 

@@ -43,6 +43,7 @@ def test_every_portable_operator_has_a_rule() -> None:
 @example("stages.1.norm_xca.weight")
 @example("a_xca_b")
 @example("a_xca")
+@example("state")
 @given(st.text(alphabet="a_.x5é", max_size=9) | st.text(max_size=8))
 @settings(max_examples=1000)
 def test_names_come_back(name: str) -> None:
