@@ -202,7 +202,10 @@ def test_an_app_that_is_killed_or_closed_is_noticed(built: Built, phone: Phone) 
     with pytest.raises(
         RuntimeUnavailableError, match=r"was closed or killed before it was done\. Leave the phone alone"
     ):
-        nagedge.profile(built.exported, what=["train"], device=phone.name, target=TARGET, budget_s=30)
+        # Steps that are long enough to be looked at twice.
+        nagedge.profile(
+            built.exported, what=["train"], device=phone.name, target=TARGET, batch=512, budget_s=60
+        )
 
 
 def test_a_bundle_that_arrives_damaged_is_refused_with_the_apps_words(built: Built, phone: Phone) -> None:
