@@ -121,7 +121,8 @@ def _without_outliers(
         )
         names = [f"row {row + 1} of those kept" for row in rows]
         inside, dropped = drop_rows(
-            findings, source=report.source, row_names=names, missing="drop", bad_rows="drop", remedy="", allow_none=True,
+            findings, source=report.source, row_names=names, missing="drop", bad_rows="drop", remedy="",
+            allow_none=True,
         )  # fmt: skip
         left.append(rows[inside])
         report = report.with_more(dropped)
