@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     from nagedge.training.events import EpochFinished, Event
 
 __all__ = ["command", "print_epochs", "training_bar"]
+
+
+class Precision(StrEnum):
+    """What the forward pass computes with."""
+
+    float32 = "32"
+    bf16 = "bf16"
 
 
 def command(
@@ -25,8 +33,15 @@ def command(
     ] = False,
     devices: Annotated[int, typer.Option(min=1, help="Processes or accelerators to train on.")] = 1,
     strategy: Annotated[str, typer.Option(help="How they share the work: auto, ddp.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Of the forward pass: 32 or bf16; all else stays float32.")
+    ] = Precision.float32,
+    compiled: Annotated[bool, typer.Option("--compile", help="Train through torch.compile.")] = False,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder of a TensorBoard log of losses, metrics and weights.")
+    ] = None,
+    mlflow: Annotated[
+        Path | None, typer.Option(help="Folder of an MLflow log of the same; no server, no telemetry.")
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="HTML file with curves, task weights, cosines and confusion matrices.")
@@ -41,21 +56,28 @@ def command(
     if find_lr:
         _print_sweep(run)
         return
-    log = None
+    logs: list[Callable[[Event], None]] = []
     if tensorboard is not None:
         from nagedge.training.tensorboard import tensorboard_log
 
-        log = tensorboard_log(tensorboard)
+        logs.append(tensorboard_log(tensorboard))
+    if mlflow is not None:
+        from nagedge.training.mlflow_log import mlflow_log
+
+        logs.append(mlflow_log(mlflow))
     from nagedge.training.fit import train
 
     with training_bar() as bar:
 
         def progress(event: Event) -> None:
             bar(event)
-            if log is not None:
+            for log in logs:
                 log(event)
 
-        checkpoint = train(run, out=out, resume=resume, devices=devices, strategy=strategy, progress=progress)
+        checkpoint = train(
+            run, out=out, resume=resume, devices=devices, strategy=strategy, progress=progress,
+            precision="bf16" if precision is Precision.bf16 else "32", compiled=compiled,
+        )  # fmt: skip
     print_epochs(checkpoint.state.history)
     print_metrics("Test examples", checkpoint.state.test)
     paths = {"checkpoint": checkpoint.path}

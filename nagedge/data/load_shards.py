@@ -121,14 +121,9 @@ def _without_outliers(
         )
         names = [f"row {row + 1} of those kept" for row in rows]
         inside, dropped = drop_rows(
-            findings,
-            source=report.source,
-            row_names=names,
-            missing="drop",
-            bad_rows="drop",
-            remedy="",
+            findings, source=report.source, row_names=names, missing="drop", bad_rows="drop", remedy="",
             allow_none=True,
-        )
+        )  # fmt: skip
         left.append(rows[inside])
         report = report.with_more(dropped)
     return np.concatenate(left), report.merged()

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -39,7 +40,9 @@ from nagedge.training.run import Run, load_run
 from nagedge.training.step import Setup, set_up, training_step
 from nagedge.training.stepper import LARGEST_RUN_OF_SKIPS
 
-__all__ = ["make_fabric", "train"]
+__all__ = ["Precision", "make_fabric", "train"]
+
+Precision = Literal["32", "bf16"]
 
 COSINE_EXAMPLES = 256
 _REPORT_STEPS = 20
@@ -56,6 +59,8 @@ def train(
     devices: int | str = 1,
     accelerator: str = "auto",
     strategy: str = "auto",
+    precision: Precision = "32",
+    compiled: bool = False,
 ) -> Checkpoint:
     """Train a model and return its last checkpoint.
 
@@ -72,6 +77,8 @@ def train(
         devices: how many, as Lightning Fabric takes them; each takes its part of every batch.
         accelerator: as Fabric takes it: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         strategy: as Fabric takes it: ``"auto"``, ``"ddp"``, ...
+        precision: of the forward pass: ``"32"``, or ``"bf16"``; parameters, losses and updates stay float32.
+        compiled: train through ``torch.compile``.
 
     Raises:
         ConfigurationError: the run is wrong, or the folder already holds a checkpoint, or that of another run.
@@ -83,10 +90,12 @@ def train(
     run = run if isinstance(run, Run) else load_run(run)
     path = Path(run.output if out is None else out).resolve()
     with _quiet_fabric():
-        fabric = make_fabric(devices, accelerator, strategy)
+        fabric = make_fabric(devices, accelerator, strategy, precision)
         try:
             fabric.launch(
-                functools.partial(_fit, run=run, path=path, resume=resume, progress=progress, data=data)
+                functools.partial(
+                    _fit, run=run, path=path, resume=resume, progress=progress, data=data, compiled=compiled
+                )
             )
         except RuntimeError as error:
             if fabric.world_size == 1 or not is_lost_worker(error):
@@ -97,10 +106,13 @@ def train(
     return Checkpoint.load(path)
 
 
-def make_fabric(devices: int | str, accelerator: str, strategy: str) -> Fabric:
+def make_fabric(devices: int | str, accelerator: str, strategy: str, precision: Precision = "32") -> Fabric:
     """Return the devices and processes; raises ConfigurationError for what this machine does not have."""
     try:
-        return Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
+        return Fabric(
+            accelerator=accelerator, devices=devices, strategy=strategy,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+        )  # fmt: skip
     except Exception as error:  # Fabric raises ValueError, TypeError, RuntimeError and classes of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigurationError(
@@ -110,7 +122,13 @@ def make_fabric(devices: int | str, accelerator: str, strategy: str) -> Fabric:
 
 
 def _fit(
-    fabric: Fabric, run: Run, path: Path, resume: bool, progress: Progress | None, data: DataSplits | None
+    fabric: Fabric,
+    run: Run,
+    path: Path,
+    resume: bool,
+    progress: Progress | None,
+    data: DataSplits | None,
+    compiled: bool,
 ) -> None:
     """Train in one process of the run's."""
     leave_the_end_to_us()
@@ -125,7 +143,7 @@ def _fit(
         data = load_data(run.data, tasks)
     report = progress if progress is not None and fabric.is_global_zero else _ignore
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
-        setup = set_up(fabric, run, path, tasks, data, previous)
+        setup = set_up(fabric, run, path, tasks, data, previous, compiled=compiled)
         state = previous.state if previous else TrainingState(0, setup.steps)
         report(_started(setup, state))
         if previous is None:

@@ -19,6 +19,7 @@ from nagedge.errors import ConfigurationError, DataError
 from nagedge.models import build_model, with_vocabulary
 from nagedge.specs import TaskSpec
 from nagedge.training.balancing import Balancer, BalancerState, Context, make_balancer
+from nagedge.training.balancing.methods import METHODS
 from nagedge.training.batches import DeviceExamples, steps_per_epoch
 from nagedge.training.checkpoint import Checkpoint
 from nagedge.training.nesterov import parameter_groups
@@ -109,6 +110,8 @@ def set_up(
     tasks: Sequence[TaskSpec],
     data: DataSplits,
     previous: Checkpoint | None,
+    *,
+    compiled: bool = False,
 ) -> Setup:
     """Move the examples to the device; build model and optimizer, in the state of ``previous`` if there is one.
 
@@ -141,7 +144,13 @@ def set_up(
     if previous is not None:
         module.load_state_dict(previous.params())
     optimizer = _optimizer(run.optimizer, module, params, previous)
-    model, fabric_optimizer = fabric.setup(module, optimizer)
+    if compiled and (METHODS[run.balancing.method].family == "gradients"):
+        raise ConfigurationError(
+            f"balancing method {run.balancing.method!r} passes the trunk and the heads separately, which are not"
+            " compiled. Train without --compile, or choose a method on losses."
+        )
+    forward: nn.Module = torch.compile(module) if compiled else module  # type: ignore[assignment] # it is a module
+    model, fabric_optimizer = fabric.setup(forward, optimizer)
     context = Context(fabric, tasks, module, model, params)
     sharpness = (
         Sharpness(run.optimizer, run.balancing, context, optimizer.param_groups)

@@ -108,7 +108,7 @@ def _do(part: str, budget: Budget, run_all: Any, spread: Any, figures: Path) -> 
         return rows, page.sharing_part(rows)
     if part == "scales":
         scales = scale_summaries(
-            run_all, seeds=budget.fewer_seeds, tuning_seeds=tuning[:1], epochs=budget.scale_epochs, draws=budget.draws,
+            run_all, seeds=budget.fewer_seeds, tuning_seeds=tuning, epochs=budget.scale_epochs, draws=budget.draws,
             examples=budget.examples,
             **({} if budget == FULL else {"methods": ["sum", "IMTL-G, features"], "scales": ["losses off by ten"]}),
         )  # fmt: skip

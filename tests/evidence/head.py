@@ -68,7 +68,7 @@ def identity() -> nn.Module:
 @functools.cache
 def features(epochs: int) -> DataSplits:
     """Return what a trained trunk makes of the simulated user's 500 digits, with the targets as it was taught them."""
-    trial = Trial("digits", 0.005, epochs=epochs)
+    trial = Trial("digits", 0.005, epochs=epochs, warmup=0, settings={"clip_norm": None})
     data = training.prepared(trial)
     with torch.random.fork_rng(devices=[]):
         setup = set_up_trial(trial, data)
@@ -92,8 +92,8 @@ def _setup(method: str, rate: float, data: DataSplits) -> Setup:
         **training.DIGITS, "batch_size": len(data.train),
         "model": {"trunk": "tests.evidence.head:identity"},
     }  # fmt: skip
-    settings = {**settings, "weight_decay": WEIGHT_DECAY}
-    return set_up_trial(Trial("head", rate, optimizer=optimizer, settings=settings), data)
+    settings = {**settings, "weight_decay": WEIGHT_DECAY, "clip_norm": None}
+    return set_up_trial(Trial("head", rate, optimizer=optimizer, settings=settings, warmup=0), data)
 
 
 def _penalty(module: nn.Module) -> Tensor:

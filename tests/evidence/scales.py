@@ -22,7 +22,6 @@ METHODS: Mapping[str, Mapping[str, object]] = MappingProxyType({
     "random weights": {"method": "random"},
     "uncertainty": {"method": "uncertainty"},
     "GradNorm": {"method": "gradnorm"},
-    "UPGrad, features": {"method": "upgrad"},
     "IMTL-G, features": {"method": "imtl_g"},
     "IMTL-G, trunk": {"method": "imtl_g", "scope": "trunk"},
 })  # fmt: skip

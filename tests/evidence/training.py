@@ -87,7 +87,9 @@ class Trial:
         settings: of the ``[optimizer]`` table. balancing: that table. weights: of the tasks, by name.
         tasks: which are trained; empty for all.
         scales: factors of the standardised targets, by task.
-        examples: training rows, 0 for all of them.
+        examples: training rows, 0 for all of them. warmup: epochs of it.
+
+    The gradient's norm is limited to 5, as in the template of a run file, unless ``settings`` say otherwise.
     """
 
     source: str
@@ -101,6 +103,7 @@ class Trial:
     tasks: tuple[str, ...] = ()
     scales: Mapping[str, float] = field(default_factory=dict)
     examples: int = 0
+    warmup: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,8 @@ def run_of(trial: Trial) -> Run:
         data["classes"] = {name: value for name, value in data["classes"].items() if name in names}
     return parse_run(
         {
-            **document, "data": data, "tasks": tables, "seed": trial.seed, "schedule": {"epochs": trial.epochs},
-            "optimizer": {"lr": trial.lr, **trial.settings}, "balancing": trial.balancing,
+            **document, "data": data, "tasks": tables, "seed": trial.seed, "schedule": {"epochs": trial.epochs, "warmup": trial.warmup},
+            "optimizer": {"lr": trial.lr, "clip_norm": 5.0, **trial.settings}, "balancing": trial.balancing,
         },
         where="evidence",
     )  # fmt: skip

@@ -20,8 +20,32 @@ _LIKE_ESCAPED = re.compile(
 )  # what follows begins with an underscore when it is written
 
 _RESERVED = frozenset(
-    "any bool program func tensor list dict tuple true false string state bf16 fp16 fp32 fp64 int8 int16 int32 int64"
-    " uint8 uint16 uint32 uint64".split()
+    [
+        "any",
+        "bool",
+        "program",
+        "func",
+        "tensor",
+        "list",
+        "dict",
+        "tuple",
+        "true",
+        "false",
+        "string",
+        "state",
+        "bf16",
+        "fp16",
+        "fp32",
+        "fp64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    ]
 )
 """Words that coremltools 9.0 renames (``NameSanitizer`` in mil/passes/defs/preprocess.py)."""
 

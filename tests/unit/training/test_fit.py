@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -391,3 +392,32 @@ def test_a_run_file_is_trained_where_it_says(tmp_path: Path) -> None:
     )
     checkpoint = train(load_run(tmp_path / "run.toml"))
     assert checkpoint.path == (tmp_path / "here").resolve()
+
+
+def test_a_forward_pass_in_bfloat16(tmp_path: Path, make_run: MakeRun, make_data: MakeData) -> None:
+    """Near the run in float32 and not the same; what is stored is float32."""
+    run = make_run(model={"trunk": "mlp", "hidden": [16, 8]})
+    half = train(run, out=tmp_path / "half", data=make_data(), precision="bf16")
+    whole = train(run, out=tmp_path / "whole", data=make_data())
+    assert {value.dtype for value in half.params().values()} == {torch.float32}
+    assert half.state.history[-1].losses["loss"] == pytest.approx(
+        whole.state.history[-1].losses["loss"], rel=0.05
+    )
+    assert any(not torch.equal(value, whole.params()[name]) for name, value in half.params().items())
+
+
+def test_compiling_is_refused_where_it_would_do_nothing(
+    tmp_path: Path, make_run: MakeRun, make_data: MakeData
+) -> None:
+    with pytest.raises(ConfigurationError, match="'imtl_g' passes the trunk and the heads separately"):
+        train(make_run(balancing={"method": "imtl_g"}), out=tmp_path / "c", data=make_data(), compiled=True)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_gives_the_same_weights(
+    tmp_path: Path, make_run: MakeRun, make_data: MakeData
+) -> None:
+    run = make_run(model={"trunk": "mlp", "hidden": [16, 8]})
+    fast = train(run, out=tmp_path / "fast", data=make_data(), compiled=True)
+    for name, value in train(run, out=tmp_path / "plain", data=make_data()).params().items():
+        torch.testing.assert_close(fast.params()[name], value, rtol=1e-4, atol=1e-5)
