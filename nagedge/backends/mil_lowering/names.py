@@ -2,9 +2,8 @@
 
 ``params.head.weight`` becomes ``params__head__weight``: a dot is two underscores, an underscore between letters or
 digits stays, and any other character is ``_x<hexadecimal code point>_``. So names made of dots, letters, digits and
-single underscores read as before, and no two names meet. A word of the program's own language has its last letter written so
-(``stat_x65_``). No name made here starts with ``_v`` or ``_c``: these are the
-tensors inside the program.
+single underscores read as before, and no two names meet. A word of the program's own language has its last letter
+written so (``stat_x65_``). No name made here starts with ``_v`` or ``_c``: these are the tensors inside the program.
 """
 
 from __future__ import annotations
@@ -19,34 +18,10 @@ _LIKE_ESCAPED = re.compile(
     r"_x[0-9a-f]+[^A-Za-z0-9]"
 )  # what follows begins with an underscore when it is written
 
-_RESERVED = frozenset(
-    [
-        "any",
-        "bool",
-        "program",
-        "func",
-        "tensor",
-        "list",
-        "dict",
-        "tuple",
-        "true",
-        "false",
-        "string",
-        "state",
-        "bf16",
-        "fp16",
-        "fp32",
-        "fp64",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-    ]
-)
+_RESERVED = frozenset({
+    "any", "bool", "program", "func", "tensor", "list", "dict", "tuple", "true", "false", "string", "state", "bf16",
+    "fp16", "fp32", "fp64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+})  # fmt: skip
 """Words that coremltools 9.0 renames (``NameSanitizer`` in mil/passes/defs/preprocess.py)."""
 
 
