@@ -56,12 +56,12 @@ def scale_summaries(
 def _static(
     plain: Trial, run_all: Map, seeds: Sequence[int], tuning_seeds: Sequence[int], draws: int
 ) -> Summary:
-    """Draw weights from 0.01 to 100 and learning rates; keep what is best on the validation rows."""
+    """Draw weights from 0.01 to 100 and learning rates; tune the rate of those that are best on the validation rows."""
     rng = np.random.default_rng(0)
     trials = [
         dataclasses.replace(
             plain,
-            lr=float(rng.choice((0.0025, 0.005, *RATES))),
+            lr=float(rng.choice((0.01, 0.02, 0.04, 0.08))),
             weights={
                 "slant": float(10 ** rng.uniform(-2, 2)), "stroke_mass": float(10 ** rng.uniform(-2, 2)),
             },
@@ -71,5 +71,5 @@ def _static(
     ]  # fmt: skip
     scores = [score.mean_validation for score in run_all(train_once, trials)]
     best = trials[int(np.argmax(scores))]
-    finals = tuple(run_all(train_once, [dataclasses.replace(best, seed=seed) for seed in seeds]))
-    return Summary(f"static weights, best of {draws}", best, {best.lr: max(scores)}, finals)
+    study = Study(f"static weights, best of {draws}", best, (best.lr / 2, best.lr, 2 * best.lr))
+    return carry_out(study, seeds, tuning_seeds, run_all)

@@ -193,9 +193,9 @@ def prepared(trial: Trial) -> DataSplits:
             preprocessing=dataclasses.replace(data.preprocessing, targets={}),
         )
     if trial.examples:
-        rows = np.arange(trial.examples)
-        parts = ("train", "validation", "test")
-        data = dataclasses.replace(data, **{part: getattr(data, part).take(rows) for part in parts})
+        parts = {part: getattr(data, part) for part in ("train", "validation", "test")}
+        fewer = {part: rows.take(np.arange(min(trial.examples, len(rows)))) for part, rows in parts.items()}
+        data = dataclasses.replace(data, **fewer)
     return data
 
 
