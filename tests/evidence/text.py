@@ -54,7 +54,7 @@ The pilot had polarity at 62.4 % in one network, 53.3 % alone at equal compute a
 The digits again, with standardised targets, and with targets in units that make the loss of slant ten times, that of ink a
 tenth of that ("losses off by ten"). Static weights are the best of sixteen random draws on the validation rows (two weights from
 0.01 to 100, and a learning rate, which is then tuned like the others'); random weights are drawn anew each step. So few draws do not find what is there to be found: weights of 0.1 and 10 turn the
-second column's sum into the first one's. The pilot had .952 for IMTL-G on features and .881 for the sum.
+second column's sum into the first one's. Without warm-up and limit, in a first run, the standardised column had sum 92.3, IMTL-G on features 93.4, on the trunk 32.5, GradNorm 32.3. The pilot had .952 for IMTL-G on features and .881 for the sum.
 
 {table}
 """,
