@@ -525,7 +525,7 @@ def test_a_damaged_checkpoint(folder: Path, change: Callable[[Path], object], te
         (
             '"mlp"',
             '"mpl"',
-            "run file 'other.toml': model: unknown trunk 'mpl', expected cnn, ds_cnn, mlp, tokens, timm:NAME or ",
+            "run file 'other.toml': model: unknown trunk 'mpl', expected cnn, ds_cnn, bc_resnet, mlp, tokens, timm:NAME or ",
         ),
         (
             '"classification"',

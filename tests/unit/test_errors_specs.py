@@ -11,7 +11,7 @@ from nagedge.specs import TASK_KIND_NAMES, TaskSpec, TensorSpec
 
 def test_every_error_is_the_users_to_mend_and_has_an_exit_code() -> None:
     classes = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
-    assert len(classes) == 8
+    assert len(classes) == 9
     assert all(issubclass(error, NagEdgeError) for error in classes)
     assert {error.exit_code for error in classes if error is not VerificationError} == {2}
     assert VerificationError.exit_code == 1
