@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from nagedge.data.cleaning import FIRST_ROWS, CleaningReport, Dropped
+from nagedge.data.cleaning import CleaningReport
 from nagedge.data.examples import Examples
 from nagedge.data.raw import RawExamples, clean
 from nagedge.errors import DataError
@@ -110,21 +110,19 @@ def clean_pieces(
 
 
 def _added(total: CleaningReport, piece: CleaningReport) -> CleaningReport:
-    counts = {entry.reason: entry for entry in total.dropped}
-    for entry in piece.dropped:
-        names = tuple(f"{Path(piece.source).name} {name}" for name in entry.first_rows)
-        before = counts.get(entry.reason, Dropped(entry.reason, 0, ()))
-        counts[entry.reason] = Dropped(
-            entry.reason, before.count + entry.count, (*before.first_rows, *names)[:FIRST_ROWS]
-        )
+    shard = Path(piece.source)
+    dropped = [
+        replace(entry, first_rows=tuple(f"{shard.name} {name}" for name in entry.first_rows))
+        for entry in piece.dropped
+    ]
     return replace(
         total,
-        source=str(Path(piece.source).parent),
+        source=str(shard.parent),
         rows_read=total.rows_read + piece.rows_read,
         rows_kept=total.rows_kept + piece.rows_kept,
-        dropped=tuple(counts.values()),
+        dropped=(*total.dropped, *dropped),
         filled_values=total.filled_values + piece.filled_values,
-    )
+    ).merged()
 
 
 def sample_of(rows: npt.NDArray[np.int64], values: int, seed: int) -> npt.NDArray[np.int64]:

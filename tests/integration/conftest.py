@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,13 @@ def emulator() -> Installation:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"the emulator cannot be made here: {error}")
+
+
+@pytest.fixture
+def busy() -> Iterator[None]:
+    """Loops that keep every core of this machine busy."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    yield
+    for loop in loops:
+        loop.kill()
+        loop.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -54,16 +53,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> nagedge.Bundle:
 @pytest.fixture(scope="module")
 def profile(bundle: nagedge.Bundle, emulator: Installation) -> Profile:
     return nagedge.profile(bundle, device="emulated:cortex-a53", batch=4)
-
-
-@pytest.fixture
-def busy() -> Iterator[None]:
-    """Loops that keep every core of this machine busy."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    yield
-    for loop in loops:
-        loop.kill()
-        loop.wait()
 
 
 def test_every_runtime_is_counted_and_agrees_with_the_host(profile: Profile) -> None:

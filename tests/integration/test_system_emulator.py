@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +15,6 @@ from nagedge.profiling.results import Profile
 
 pytestmark = pytest.mark.slow(reason="a kernel starts in an emulator, four times; 60 MB are downloaded once")
 FP32, LITE = "any-any-onnxruntime-fp32-train", "android-arm64-litert-fp32-train"
-
-
-@pytest.fixture
-def busy() -> Iterator[None]:
-    """Loops that keep every core of this machine busy."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    yield
-    for loop in loops:
-        loop.kill()
-        loop.wait()
 
 
 def test_two_threads_tick_the_same_every_time(emulator: Installation, busy: None, tmp_path: Path) -> None:
