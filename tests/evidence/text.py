@@ -12,7 +12,7 @@ HEAD = """\
 
 What the claims about training rest on, measured with NagEdge's own steps by one command; this page is what it wrote:
 
-```bash norun="takes up to half an hour of two processors"
+```bash norun="takes five minutes of two processors"
 uv run python -m tests.evidence --out docs
 ```
 
@@ -21,7 +21,7 @@ A *pilot*, a first trial on other code, had led to expectations; they stand besi
 order, brackets are 95 % intervals (bootstrap over seeds); the second and the third table have three seeds. Every learning rate is tuned on the validation rows, each method for
 itself, by factors of two, and further where the best one is the first or the last. As in the template of a run file, half an
 epoch warms up and the gradient's norm is limited to 5 (to 1 for sentences). All numbers, with every rate that was tried,
-are in `docs/evidence/`. The figures here come from running the parts one by one (`--only`), on a machine with other work.
+are in `docs/evidence/`.
 """
 
 SECTIONS = {
