@@ -37,12 +37,11 @@ class Budget:
     """How much is done; ``TOY`` takes seconds and proves that the command works, nothing else."""
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    fewer_seeds: tuple[int, ...] = (0, 1, 2)
     optimizer_epochs: int = 4
     optimizer_tuning: tuple[int, ...] = (100, 101)
     sharing_epochs: int = 3
     scale_epochs: int = 4
-    draws: int = 16
+    draws: int = 80
     head_epochs: int = 4
     head_limit: int = 1500
     rounds: int = 20
@@ -51,7 +50,7 @@ class Budget:
 
 FULL = Budget()
 TOY = Budget(
-    seeds=(0,), fewer_seeds=(0,), optimizer_epochs=1, optimizer_tuning=(100,), sharing_epochs=1, scale_epochs=1, draws=2, head_epochs=2,
+    seeds=(0,), optimizer_epochs=1, optimizer_tuning=(100,), sharing_epochs=1, scale_epochs=1, draws=2, head_epochs=2,
     head_limit=3, rounds=2, examples=128,
 )  # fmt: skip
 
@@ -104,11 +103,11 @@ def _do(part: str, budget: Budget, run_all: Any, spread: Any, figures: Path) -> 
         return rows, page.optimizer_part(rows, figures)
     if part == "sharing":
         studies = sharing_studies(epochs=budget.sharing_epochs, examples=budget.examples)
-        rows = summaries(studies, budget.fewer_seeds, tuning[:1], run_all)
+        rows = summaries(studies, budget.seeds, tuning[:1], run_all)
         return rows, page.sharing_part(rows)
     if part == "scales":
         scales = scale_summaries(
-            run_all, seeds=budget.fewer_seeds, tuning_seeds=tuning, epochs=budget.scale_epochs, draws=budget.draws,
+            run_all, seeds=budget.seeds, tuning_seeds=tuning, epochs=budget.scale_epochs, draws=budget.draws,
             examples=budget.examples,
             **({} if budget == FULL else {"methods": ["sum", "IMTL-G, features"], "scales": ["losses off by ten"]}),
         )  # fmt: skip

@@ -34,7 +34,7 @@ def scale_summaries(
     seeds: Sequence[int],
     tuning_seeds: Sequence[int],
     epochs: int = 4,
-    draws: int = 16,
+    draws: int = 80,
     examples: int = 0,
     methods: Sequence[str] = tuple(METHODS),
     scales: Sequence[str] = tuple(SCALES),
