@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["count_artifact"]
 
+_SHORT_CALL, _REGIONS_OF_SHORT = 5_000_000, 25
+"""Instructions below which the memory allocator's turns show: calls differ by 1 %, the median of five by 0.15 %."""
+
 
 def count_artifact(
     bundle: Bundle,
@@ -36,7 +39,7 @@ def count_artifact(
     Args:
         bundle: where the artifact is. artifact: what is run.
         made: the emulator. core: of :data:`nagedge.devices.cores.CORES`.
-        regions: calls to count after the warm-up.
+        regions: calls to count after the warm-up, at least; short calls are counted more often.
         progress: called with the share done.
 
     Raises:
@@ -56,6 +59,11 @@ def count_artifact(
         made, core, artifact.backend, artifact.file, inputs,
         signature=artifact.signature, regions=regions, progress=progress,
     )  # fmt: skip
+    if counted.median.instructions < _SHORT_CALL and regions < _REGIONS_OF_SHORT:
+        counted = count_calls(
+            made, core, artifact.backend, artifact.file, inputs,
+            signature=artifact.signature, regions=_REGIONS_OF_SHORT, progress=progress,
+        )  # fmt: skip
     return CountProfile(
         name=artifact.what, device=f"emulated:{core}", target=artifact.target, precision=artifact.precision,
         artifact=artifact.name, runtime=counted.runtime, batch=artifact.batch, evidence=EVIDENCE_COUNT,
