@@ -64,7 +64,7 @@ def test_every_runtime_is_counted_and_agrees_with_the_host(profile: Profile) -> 
         assert count.evidence == "emulated-count"
         assert count.parity.within_tolerance, count.parity
         assert count.parity.tensors >= (9 if count.name == "train" else 1)
-        assert count.regions == 25  # they are short
+        assert count.regions >= 5
         classes = vars(count.median)
         assert sum(classes[name] for name in classes if name not in ("instructions", "multiply_adds")) == (
             count.median.instructions
