@@ -18,7 +18,7 @@ from nagedge.graphs.features import DividedGraph
 from nagedge.graphs.forward import ForwardGraph
 from nagedge.specs import TaskSpec
 from nagedge.step_rules import StepRules
-from nagedge.tasks import loss_sums, task_loss
+from nagedge.tasks import labelled_tasks, task_loss
 
 __all__ = ["Batch", "Objective", "follow_up", "objective"]
 
@@ -83,7 +83,7 @@ def objective(
     total = _sum(weighted)
     if rules.balancing == "static":
         return Objective(total, total, losses, buffers, {})
-    present = _present(tasks, outputs, batch)
+    present = labelled_tasks(tasks, outputs, batch.targets, batch.sample_weight)
     seen = torch.where(present, torch.stack([loss.detach() for loss in weighted]), state["last"])
     flags = present.to(seen.dtype)
     factors, remembered = _FACTORS[rules.balancing](rules, seen, flags, state)
@@ -108,7 +108,8 @@ def follow_up(
     """
     outputs, _ = graph(model_state, batch.inputs)
     now = torch.stack(_weighted(tasks, _losses(tasks, outputs, batch)))
-    now = torch.where(_present(tasks, outputs, batch), now, state["last"])
+    present = labelled_tasks(tasks, outputs, batch.targets, batch.sample_weight)
+    now = torch.where(present, now, state["last"])
     delta = (state["last"] + _FAMO_EPSILON).log() - (now + _FAMO_EPSILON).log()
     shares = torch.softmax(state["logits"], 0)
     gradient = shares * (delta - (shares * delta).sum()) + rules.option("weight_decay") * state["logits"]
@@ -141,15 +142,6 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
-
-
-def _present(tasks: Sequence[TaskSpec], outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """Return which tasks have labels, bool ``[tasks]``: where there is none the loss's denominator is 0."""
-    counts = [
-        loss_sums(task, outputs[task.name].detach(), batch.targets[task.name], batch.sample_weight)[1]
-        for task in tasks
-    ]
-    return torch.stack(counts) > 0
 
 
 def _uncertainty(

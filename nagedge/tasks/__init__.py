@@ -37,6 +37,7 @@ __all__ = [
     "TaskKind",
     "check_targets",
     "has_labels",
+    "labelled_tasks",
     "loss_spec",
     "loss_sums",
     "measure",
@@ -198,6 +199,23 @@ def has_labels(task: TaskSpec, target: Tensor, sample_weight: Tensor | None = No
         return True if sample_weight is None else (sample_weight > 0).any()
     labelled = labelled.reshape(len(target), -1).any(1)
     return (labelled if sample_weight is None else labelled & (sample_weight > 0)).any()
+
+
+def labelled_tasks(
+    tasks: Sequence[TaskSpec],
+    outputs: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    """Return which tasks a batch tells anything about, bool ``[tasks]``: where none, the loss's denominator is 0.
+
+    Unlike :func:`has_labels` it takes labels of a class with weight 0 for none. It can be traced as
+    :func:`task_loss` can.
+    """
+    counts = [
+        loss_sums(task, outputs[task.name].detach(), targets[task.name], sample_weight)[1] for task in tasks
+    ]
+    return torch.stack(counts) > 0
 
 
 def measure(task: TaskSpec, output: Array, target: Array) -> dict[str, float]:
