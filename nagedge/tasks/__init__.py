@@ -44,6 +44,7 @@ __all__ = [
     "target_spec",
     "task_loss",
     "total_loss",
+    "weighted_loss",
 ]
 
 TASK_KINDS: Mapping[str, TaskKind] = {
@@ -232,6 +233,11 @@ def measure(task: TaskSpec, output: Array, target: Array) -> dict[str, float]:
     return TASK_KINDS[task.kind].metrics(output, target, task)
 
 
+def weighted_loss(task: TaskSpec, loss: Tensor) -> Tensor:
+    """Return a task's loss with the task's weight; a weight of 1 adds nothing to a traced graph."""
+    return loss if task.weight == 1 else task.weight * loss
+
+
 def total_loss(
     tasks: Sequence[TaskSpec],
     outputs: Mapping[str, Tensor],
@@ -242,5 +248,4 @@ def total_loss(
     losses = {
         task.name: task_loss(task, outputs[task.name], targets[task.name], sample_weight) for task in tasks
     }
-    terms = [losses[task.name] if task.weight == 1 else task.weight * losses[task.name] for task in tasks]
-    return functools.reduce(torch.add, terms), losses
+    return functools.reduce(torch.add, [weighted_loss(task, losses[task.name]) for task in tasks]), losses
