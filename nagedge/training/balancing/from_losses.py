@@ -150,11 +150,7 @@ class _Famo:
         if "adam/step" in state.tensors:
             logits = scalarizer._w  # noqa: SLF001 - FAMO has no public way to save its optimizer
             adam = torch.optim.Adam([logits], lr=scalarizer.lr, weight_decay=scalarizer.weight_decay)
-            adam.state[logits] = {
-                name.removeprefix("adam/"): value.clone()
-                for name, value in state.tensors.items()
-                if name.startswith("adam/")
-            }
+            adam.state[logits] = {name: value.clone() for name, value in state.under("adam/").tensors.items()}
             scalarizer._optimizer = adam  # noqa: SLF001
 
     def follow_up(self, balancer: LossBalancer, batch: Batch, flags: Tensor) -> FollowUp:
