@@ -93,10 +93,6 @@ class StepRules:
         """Return a number of the balancing method, given or by default."""
         return float(self.options.get(name, BALANCING[self.balancing][name]))
 
-    def known_options(self) -> tuple[str, ...]:
-        """Return the names of the balancing method's options."""
-        return tuple(BALANCING[self.balancing])
-
     def balancing_state(self, tasks: int) -> dict[str, list[float]]:
         """Return what the balancing method remembers from step to step, as it is at first: float32 vectors by name.
 
