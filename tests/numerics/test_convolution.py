@@ -54,6 +54,12 @@ TABLES = {"portable": (), "onnx": ONNX, "litert": litert.DECOMPOSITIONS, "coreml
         (nn.Conv2d(16, 2, 3, stride=2, padding=1, bias=False), (16, 8, 9)),
         (nn.Conv2d(16, 2, (3, 2), stride=(2, 1), padding=(0, 3), dilation=(1, 2)), (16, 8, 5)),
         (nn.Conv1d(8, 2, 3, stride=2, padding=1), (8, 12)),
+        # few outputs, one stride: by the phases of the input
+        (nn.Conv2d(16, 2, 3, stride=2, padding=1), (16, 8, 8)),
+        (nn.Conv2d(17, 2, (5, 2), stride=2, padding=(2, 3), bias=False), (17, 7, 4)),
+        (nn.Conv2d(36, 2, 2, stride=3, padding=4), (36, 5, 6)),
+        (nn.Conv2d(36, 1, (7, 1), stride=3), (36, 9, 7)),
+        (nn.Conv2d(8, 1, 3, stride=2, padding="valid"), (8, 4, 3)),
         # 1x1: many channels on both sides, few inputs, few outputs, few on both
         (nn.Conv2d(24, 25, 1), (24, 8, 8)),
         (nn.Conv2d(26, 24, 1, bias=False), (26, 5, 13)),

@@ -9,7 +9,7 @@ gradient is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from nagedge.graphs.decompositions import (
     masks,
     normalization,
     padding,
+    phases,
     pooling,
     tensors,
 )
@@ -143,6 +144,9 @@ PORTABLE: Mapping[OpOverload, Rule] = {
 ONNX: Mapping[OpOverload, Rule] = {
     aten.convolution.default: convolution_onnx.convolution,
     aten.convolution_backward.default: convolution_onnx.convolution_backward,
+    aten.max_pool2d_with_indices_backward.default: partial(
+        pooling.max_pool2d_with_indices_backward, windows=phases.windows_by_phases
+    ),
     aten.threshold_backward.default: masks.threshold_backward,
     aten.hardtanh_backward.default: masks.hardtanh_backward,
     aten.hardswish.default: masks.hardswish,
