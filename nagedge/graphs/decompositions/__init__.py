@@ -26,6 +26,7 @@ from nagedge.graphs.decompositions import (
     padding,
     phases,
     pooling,
+    sums,
     tensors,
 )
 from nagedge.graphs.decompositions.resize import INTERPOLATIONS, whole_interpolations
@@ -147,6 +148,7 @@ ONNX: Mapping[OpOverload, Rule] = {
     aten.max_pool2d_with_indices_backward.default: partial(
         pooling.max_pool2d_with_indices_backward, windows=phases.windows_by_phases
     ),
+    aten.addcmul.default: sums.addcmul,
     aten.threshold_backward.default: masks.threshold_backward,
     aten.hardtanh_backward.default: masks.hardtanh_backward,
     aten.hardswish.default: masks.hardswish,
