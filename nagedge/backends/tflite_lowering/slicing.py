@@ -9,6 +9,7 @@ import numpy as np
 
 from nagedge.backends.tflite_lowering.builder import BOOL, INT, GraphBuilder, Value
 from nagedge.backends.tflite_lowering.model import Size
+from nagedge.backends.tflite_lowering.phases import strided_slice
 
 __all__ = ["bound", "pad", "slice_axis"]
 
@@ -67,8 +68,11 @@ def _cut(
     key = ("SLICE", tensor, tuple(begins), tuple(sizes), tuple(steps))
     if key in builder.made:
         return builder.made[key]
+    phases = strided_slice(builder, tensor, begins, sizes, steps) if max(steps) > 1 else None
     # LiteRT sizes a SLICE of a tensor with a free axis anew at every call, and all that follows: not a STRIDED_SLICE
-    if all(t == 1 for t in steps) and all(isinstance(n, int) for n in own.sizes):
+    if phases is not None:
+        result = phases
+    elif all(t == 1 for t in steps) and all(isinstance(n, int) for n in own.sizes):
         bounds = [builder.ints([int(n) for n in values]) for values in (begins, sizes)]
         result = builder.add("SLICE", [tensor, *bounds], sizes, own.dtype)
     else:
