@@ -281,9 +281,9 @@ class TfliteFunction:
             self._wrapper.SetTensor(index, array.astype(dtype, copy=False), self._subgraph)
 
     def results(self) -> Arrays:
-        """Return copies of the outputs: the next call overwrites the interpreter's memory."""
+        """Return the outputs: the runtime copies them, as the next call overwrites its memory."""
         read = self._wrapper.GetTensor
-        return {name: np.array(read(index, self._subgraph)) for name, index in self._outputs.items()}
+        return {name: np.asarray(read(index, self._subgraph)) for name, index in self._outputs.items()}
 
 
 def _tflite_version(kind: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value
 from nagedge.backends.tflite_lowering.columns import NARROW, columns
 from nagedge.backends.tflite_lowering.model import Size
-from nagedge.backends.tflite_lowering.products import by_rows
+from nagedge.backends.tflite_lowering.products import by_rows, read_as_stored
 from nagedge.backends.tflite_lowering.slicing import pad, slice_axis
 from nagedge.backends.tflite_lowering.structure import concatenate
 
@@ -107,10 +107,15 @@ def plain_convolution(
     if groups > 1 and not constant:
         left = geometry.padding if scheme == "SAME" else ((0, 0), (0, 0))
         return _by_group(builder, x, weight, bias, replace(geometry, padding=left))
+    plain = kernel == [1, 1] and geometry.stride == (1, 1) and groups == 1
+    if constant and plain and read_as_stored(builder, weight):
+        matrix = builder.reshape(weight.tensor, [channels, outputs])
+        made = by_rows(builder, rows, matrix, None if bias is None else given[0], turned=False)
+        return Value(made, NHWC, sizes)
     filters = builder.dense(weight, OHWI)
     if constant:
         return Value(_convolved(builder, [rows, filters, *given], stored, options), NHWC, sizes)
-    if kernel != [1, 1] or geometry.stride != (1, 1):
+    if not plain:
         rows = _columns(builder, x, kernel, geometry, scheme, result)
     matrix = builder.reshape(filters, [outputs, math.prod(kernel) * channels])
     return Value(by_rows(builder, rows, matrix, None if bias is None else given[0]), NHWC, sizes)
