@@ -8,6 +8,7 @@ FULLY_CONNECTED with constant weights only: [3136, 64] @ [64, 64] with computed 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -94,9 +95,27 @@ def product(builder: GraphBuilder, left: Value, right: Value) -> Value:
         inputs = [builder.dense(right, turned), builder.dense(left, turned)]
         stored = [*sizes[:-2], sizes[-1], sizes[-2]]
         return Value(builder.add("BATCH_MATMUL", inputs, stored, FLOAT), turned, sizes)
+    across = _cost(sizes[-2], sizes[-1]), _cost(sizes[-1], sizes[-2])
+    if left.order == turned and right.order == plain and across[1] < across[0]:
+        # the transposed product: moves the columns of the right factor instead of those of the left
+        flipped = Value(right.tensor, turned, (*right.sizes[:-2], right.sizes[-1], right.sizes[-2]))
+        inputs = [builder.dense(flipped, plain), builder.dense(left, turned)]
+        stored = [*sizes[:-2], sizes[-1], sizes[-2]]
+        return Value(builder.add("BATCH_MATMUL", inputs, stored, FLOAT), turned, sizes)
     adjoint = right.order == turned
     inputs = [builder.dense(left, plain), builder.dense(right, turned if adjoint else plain)]
     return Value(builder.add("BATCH_MATMUL", inputs, sizes, FLOAT, adjY=adjoint), plain, sizes)
+
+
+def _cost(rows: Size, columns: Size) -> float:
+    """What XNNPACK's product of so many rows and columns takes, in an arbitrary unit; 0 where the batch is one of them.
+
+    It computes tiles of 7 rows and 32 columns, once the right factor is packed into such columns, which takes as long as
+    1.4 rows of tiles. [32, 3136] @ [3136, 144]: 0.44 ms, transposed 0.34 ms; [16, 18432] @ [18432, 27]: 0.61, 0.85 ms.
+    """
+    if not (isinstance(rows, int) and isinstance(columns, int)):
+        return 0.0
+    return (math.ceil(rows / 7) + 1.4) * math.ceil(columns / 32)
 
 
 def _mm_rule(builder: GraphBuilder, node: fx.Node) -> Value:

@@ -10,8 +10,7 @@ Notation as in :mod:`nagedge.graphs.decompositions.convolution`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from nagedge.graphs.decompositions.windows import pad_spatial, per_axis, taps, w
 
 aten = torch.ops.aten
 
-__all__ = ["CHANNELS_LAST", "convolution_backward", "weight_gradient"]
+__all__ = ["convolution_backward", "weight_gradient"]
 
 Ints = Sequence[int]
 
@@ -179,7 +178,3 @@ def convolution_backward(
     if output_mask[2]:
         grad_b = grad.sum([0, *range(2, grad.dim())])
     return grad_x, grad_w, grad_b
-
-
-CHANNELS_LAST: Mapping[Any, Callable[..., Any]] = {aten.convolution_backward.default: convolution_backward}
-"""Overrides for backends that keep channels last."""
