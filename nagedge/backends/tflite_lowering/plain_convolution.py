@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value
-from nagedge.backends.tflite_lowering.columns import NARROW, columns
+from nagedge.backends.tflite_lowering.columns import FEW_CHANNELS, NARROW, columns, sum_of_taps
 from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.products import by_rows, read_as_stored
 from nagedge.backends.tflite_lowering.slicing import pad, slice_axis
@@ -112,13 +112,20 @@ def plain_convolution(
         matrix = builder.reshape(weight.tensor, [channels, outputs])
         made = by_rows(builder, rows, matrix, None if bias is None else given[0], turned=False)
         return Value(made, NHWC, sizes)
-    filters = builder.dense(weight, OHWI)
     if constant:
-        return Value(_convolved(builder, [rows, filters, *given], stored, options), NHWC, sizes)
+        inputs = [rows, builder.dense(weight, OHWI), *given]
+        return Value(_convolved(builder, inputs, stored, options), NHWC, sizes)
+    own = None if bias is None else given[0]
     if not plain:
-        rows = _columns(builder, x, kernel, geometry, scheme, result)
-    matrix = builder.reshape(filters, [outputs, math.prod(kernel) * channels])
-    return Value(by_rows(builder, rows, matrix, None if bias is None else given[0]), NHWC, sizes)
+        left = geometry.padding if scheme == "SAME" else ((0, 0), (0, 0))
+        geometry = replace(geometry, padding=left)
+        if channels >= FEW_CHANNELS:
+            x = pad(builder, x, [(0, 0), (0, 0), *left])
+            made = sum_of_taps(builder, x, weight, own, result, geometry.stride, geometry.dilation)
+            return Value(made, NHWC, sizes)
+        rows = _columns(builder, x, kernel, geometry, result)
+    matrix = builder.reshape(builder.dense(weight, OHWI), [outputs, math.prod(kernel) * channels])
+    return Value(by_rows(builder, rows, matrix, own), NHWC, sizes)
 
 
 def _convolved(
@@ -132,22 +139,16 @@ def _convolved(
 
 
 def _columns(
-    builder: GraphBuilder,
-    x: Value,
-    kernel: Sequence[int],
-    geometry: Geometry,
-    scheme: str,
-    result: Sequence[int],
+    builder: GraphBuilder, x: Value, kernel: Sequence[int], geometry: Geometry, result: Sequence[int]
 ) -> int:
-    """Return the windows of ``x``, which is padded unless the scheme is SAME, as rows ``[.., taps * C]``."""
-    left = geometry.padding if scheme == "SAME" else ((0, 0), (0, 0))
+    """Return the windows of ``x`` as rows ``[.., taps * C]``."""
 
     def gathered(unit: Value) -> Value:
-        return plain_convolution(builder, x, unit, None, replace(geometry, padding=left))
+        return plain_convolution(builder, x, unit, None, geometry)
 
     padded = x
-    if math.prod(kernel) * int(x.sizes[1]) > NARROW and any(p != (0, 0) for p in left):
-        padded = pad(builder, x, [(0, 0), (0, 0), *left])
+    if math.prod(kernel) * int(x.sizes[1]) > NARROW:
+        padded = pad(builder, x, [(0, 0), (0, 0), *geometry.padding])
     found = columns(builder, padded, kernel, result, geometry.stride, geometry.dilation, gathered)
     return builder.dense(found, NHWC)
 

@@ -95,8 +95,7 @@ def product(builder: GraphBuilder, left: Value, right: Value) -> Value:
         inputs = [builder.dense(right, turned), builder.dense(left, turned)]
         stored = [*sizes[:-2], sizes[-1], sizes[-2]]
         return Value(builder.add("BATCH_MATMUL", inputs, stored, FLOAT), turned, sizes)
-    across = _cost(sizes[-2], sizes[-1]), _cost(sizes[-1], sizes[-2])
-    if left.order == turned and right.order == plain and across[1] < across[0]:
+    if left.order == turned and right.order == plain and _is_cheaper_transposed(*sizes[-2:], left.sizes[-1]):
         # the transposed product: moves the columns of the right factor instead of those of the left
         flipped = Value(right.tensor, turned, (*right.sizes[:-2], right.sizes[-1], right.sizes[-2]))
         inputs = [builder.dense(flipped, plain), builder.dense(left, turned)]
@@ -107,15 +106,20 @@ def product(builder: GraphBuilder, left: Value, right: Value) -> Value:
     return Value(builder.add("BATCH_MATMUL", inputs, sizes, FLOAT, adjY=adjoint), plain, sizes)
 
 
-def _cost(rows: Size, columns: Size) -> float:
-    """What XNNPACK's product of so many rows and columns takes, in an arbitrary unit; 0 where the batch is one of them.
+def _is_cheaper_transposed(rows: Size, columns: Size, inner: Size) -> bool:
+    """Whether ``A^T B``, ``[rows, inner] @ [inner, columns]``, is clearly cheaper as the transposed ``B^T A``.
 
-    It computes tiles of 7 rows and 32 columns, once the right factor is packed into such columns, which takes as long as
-    1.4 rows of tiles. [32, 3136] @ [3136, 144]: 0.44 ms, transposed 0.34 ms; [16, 18432] @ [18432, 27]: 0.61, 0.85 ms.
+    The left factor is transposed, the right one packed, which takes XNNPACK twice as long a value; a product is computed
+    in tiles of 7 rows and 32 columns; what it gives is transposed once more. [32, 3136] @ [3136, 144]: 0.45 ms,
+    transposed 0.31 ms; [16, 18432] @ [18432, 27]: 0.61 and 0.85 ms.
     """
-    if not (isinstance(rows, int) and isinstance(columns, int)):
-        return 0.0
-    return (math.ceil(rows / 7) + 1.4) * math.ceil(columns / 32)
+    if not (isinstance(rows, int) and isinstance(columns, int) and isinstance(inner, int)):
+        return False
+
+    def cost(m: int, n: int) -> float:
+        return inner * (0.3 * m + 0.6 * n + 1.8 * math.ceil(m / 7) * math.ceil(n / 32))
+
+    return cost(columns, rows) + 0.3 * rows * columns < 0.85 * cost(rows, columns)
 
 
 def _mm_rule(builder: GraphBuilder, node: fx.Node) -> Value:

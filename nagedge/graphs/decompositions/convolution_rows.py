@@ -27,6 +27,12 @@ __all__ = ["convolution_backward", "weight_gradient"]
 Ints = Sequence[int]
 
 
+FEW_CHANNELS = 16
+"""With fewer input channels a product a tap is too small; its windows side by side are one (im2col).
+
+16 images of 14x14, 32 and 16 channels, 3x3: 0.6 ms by taps, 1.3 ms side by side.
+"""
+
 NARROW = 48
 """Values of a window up to which a convolution with a unit matrix for weights gathers them: runtimes pack its weights.
 
@@ -40,7 +46,7 @@ def weight_gradient(
     """Correlate the input with the gradient: ``[O, C / groups, *kernel]``.
 
     Depthwise: one depthwise convolution over the whole batch, or, where that is not known, one product and one sum a
-    tap. Otherwise one matrix product ``[O, cells] @ [cells, taps * C]`` a group.
+    tap. Otherwise one matrix product ``[O, cells] @ [cells, C]`` a tap and group, or one of all taps.
     """
     axes, size = len(kernel), grad.shape[2:]
     channels, outputs = x.shape[1], grad.shape[1]
@@ -59,11 +65,18 @@ def weight_gradient(
     parts = []
     for g in range(groups):
         cut = [w if groups == 1 else aten.slice.Tensor(w, 1, g * inputs, (g + 1) * inputs) for w in windows]
-        columns = cut[0] if len(cut) == 1 else torch.cat(cut, 1)
-        rows = grad if groups == 1 else aten.slice.Tensor(grad, 1, g * own, (g + 1) * own)
-        parts.append(aten.mm.default(_rows(rows).t(), _rows(columns)))
+        rows = _rows(grad if groups == 1 else aten.slice.Tensor(grad, 1, g * own, (g + 1) * own)).t()
+        if inputs >= FEW_CHANNELS:
+            products = [aten.mm.default(rows, _rows(part)) for part in cut]
+            parts.append(products[0] if len(products) == 1 else torch.cat(products, 0))
+        else:
+            columns = cut[0] if len(cut) == 1 else torch.cat(cut, 1)
+            parts.append(aten.mm.default(rows, _rows(columns)))
     total = parts[0] if groups == 1 else torch.cat(parts, 0)
-    return _by_taps(total, outputs, len(windows), inputs, kernel)
+    if inputs < FEW_CHANNELS:
+        return _by_taps(total, outputs, len(windows), inputs, kernel)
+    by_group = reshape(total, [groups, len(windows), own, inputs]).permute(0, 2, 3, 1)
+    return reshape(by_group, [outputs, inputs, *kernel])
 
 
 def _by_taps(total: Tensor, outputs: int, count: int, inputs: int, kernel: Ints) -> Tensor:
