@@ -1,9 +1,9 @@
 """Convolutions with computed weights as matrix products.
 
-XNNPACK takes convolutions with constant weights only; the builtin kernel for computed ones is two to nine times slower
-than XNNPACK's matrix products. Measured with LiteRT 2.3 on one thread of x86-64: 16 images of 14x14, 32 to 16 channels,
-3x3: CONV_2D 1.08 ms, a product a tap and their sum 0.55 ms, windows side by side (im2col) and one product 0.72 ms; 8 images
-of 12x12, 64 to 64 channels: 6.6, 0.73 and 0.84 ms.
+XNNPACK takes convolutions with constant weights only; the builtin kernel for computed ones is two to nine times
+slower than XNNPACK's matrix products. Measured with LiteRT 2.3 on one thread of x86-64: 16 images of 14x14, 32 to 16
+channels, 3x3: CONV_2D 1.08 ms, a product a tap and their sum 0.55 ms, windows side by side (im2col) and one product
+0.72 ms; 8 images of 12x12, 64 to 64 channels: 6.6, 0.73 and 0.84 ms.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ NARROW = 48
 
 FEW_CHANNELS = 16
 """With fewer input channels a product a tap is too small to be worth its overhead."""
+
+FIRST = 0.8
+"""Share of the work from which on one product of all taps and every cell comes first, its windows are added up.
+
+16 images of 14x14, 32 to 16 channels, 3x3: 0.3 ms, a product a tap 0.55 ms. 16 of the 32 columns that XNNPACK computes
+at a time would be empty.
+"""
 
 NHWC = (0, 2, 3, 1)
 
@@ -79,16 +86,47 @@ def sum_of_taps(
         result, stride, dilation: of the convolution, two each.
     """
     outputs, channels, *kernel = (int(n) for n in weight.sizes)
-    by_tap = builder.reshape(builder.dense(weight, (2, 3, 0, 1)), [math.prod(kernel), outputs, channels])
-    total: int | None = None
+    count = math.prod(kernel)
+    together = builder.reshape(builder.dense(weight, (2, 3, 0, 1)), [count * outputs, channels])
+    cells = int(x.sizes[2]) * int(x.sizes[3])
+    if cells * _strips(count * outputs) < FIRST * math.prod(result) * count * _strips(outputs):
+        parts = _shares(builder, x, together, outputs, kernel, result, stride, dilation)
+    else:
+        parts = _products(builder, x, together, outputs, kernel, result, stride, dilation)
+    total = next(parts)
+    sizes: tuple[Size, ...] = builder.tensors[total].sizes
+    for part in parts:
+        total = builder.add("ADD", [total, part], sizes, FLOAT)
+    return total if bias is None else builder.add("ADD", [total, bias], sizes, FLOAT)
+
+
+def _strips(columns: int) -> int:
+    """Return the strips of 32 columns in which XNNPACK computes a product."""
+    return -(-columns // 32)
+
+
+def _products(
+    builder: GraphBuilder, x: Value, together: int, outputs: int, kernel: Sequence[int], result: Sequence[int],
+    stride: Sequence[int], dilation: Sequence[int],
+) -> Iterator[int]:  # fmt: skip
+    """Yield the product of each tap's weights and what it reads."""
     for tap, window in enumerate(_windows(builder, x, kernel, result, stride, dilation)):
-        cut = [by_tap, builder.ints([tap, 0, 0]), builder.ints([1, outputs, channels])]
-        matrix = builder.reshape(builder.add("SLICE", cut, [1, outputs, channels], FLOAT), [outputs, channels])
-        made = by_rows(builder, builder.dense(window, NHWC), matrix, bias if total is None else None)
-        sizes: tuple[Size, ...] = builder.tensors[made].sizes
-        total = made if total is None else builder.add("ADD", [total, made], sizes, FLOAT)
-    assert total is not None  # a kernel has a tap
-    return total
+        size = [outputs, int(x.sizes[1])]
+        matrix = builder.add(
+            "SLICE", [together, builder.ints([tap * outputs, 0]), builder.ints(size)], size, FLOAT
+        )
+        yield by_rows(builder, builder.dense(window, NHWC), matrix)
+
+
+def _shares(
+    builder: GraphBuilder, x: Value, together: int, outputs: int, kernel: Sequence[int], result: Sequence[int],
+    stride: Sequence[int], dilation: Sequence[int],
+) -> Iterator[int]:  # fmt: skip
+    """Yield what each tap adds: windows of one product of all taps' weights and every cell."""
+    made = by_rows(builder, builder.dense(x, NHWC), together)
+    products = Value(made, NHWC, (x.sizes[0], math.prod(kernel) * outputs, *x.sizes[2:]))
+    for tap, window in enumerate(_windows(builder, products, kernel, result, stride, dilation)):
+        yield builder.dense(slice_axis(builder, window, 1, tap * outputs, (tap + 1) * outputs), NHWC)
 
 
 def _windows(

@@ -95,7 +95,11 @@ def product(builder: GraphBuilder, left: Value, right: Value) -> Value:
         inputs = [builder.dense(right, turned), builder.dense(left, turned)]
         stored = [*sizes[:-2], sizes[-1], sizes[-2]]
         return Value(builder.add("BATCH_MATMUL", inputs, stored, FLOAT), turned, sizes)
-    if left.order == turned and right.order == plain and _is_cheaper_transposed(*sizes[-2:], left.sizes[-1]):
+    if (
+        left.order == turned
+        and right.order == plain
+        and _is_cheaper_transposed(sizes[-2], sizes[-1], left.sizes[-1])
+    ):
         # the transposed product: moves the columns of the right factor instead of those of the left
         flipped = Value(right.tensor, turned, (*right.sizes[:-2], right.sizes[-1], right.sizes[-2]))
         inputs = [builder.dense(flipped, plain), builder.dense(left, turned)]
@@ -109,8 +113,8 @@ def product(builder: GraphBuilder, left: Value, right: Value) -> Value:
 def _is_cheaper_transposed(rows: Size, columns: Size, inner: Size) -> bool:
     """Whether ``A^T B``, ``[rows, inner] @ [inner, columns]``, is clearly cheaper as the transposed ``B^T A``.
 
-    The left factor is transposed, the right one packed, which takes XNNPACK twice as long a value; a product is computed
-    in tiles of 7 rows and 32 columns; what it gives is transposed once more. [32, 3136] @ [3136, 144]: 0.45 ms,
+    The left factor is transposed, the right one packed, which takes XNNPACK twice as long a value; a product is
+    computed in tiles of 7 rows and 32 columns; what it gives is transposed once more. [32, 3136] @ [3136, 144]: 0.45,
     transposed 0.31 ms; [16, 18432] @ [18432, 27]: 0.61 and 0.85 ms.
     """
     if not (isinstance(rows, int) and isinstance(columns, int) and isinstance(inner, int)):

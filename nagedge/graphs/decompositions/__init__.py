@@ -30,7 +30,15 @@ from nagedge.graphs.decompositions import (
 )
 from nagedge.graphs.decompositions.resize import INTERPOLATIONS, whole_interpolations
 
-__all__ = ["CHANNELS_LAST", "FORWARD", "ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table", "whole_interpolations"]
+__all__ = [
+    "CHANNELS_LAST",
+    "FORWARD",
+    "ONNX",
+    "PORTABLE",
+    "PORTABLE_OPS",
+    "decomposition_table",
+    "whole_interpolations",
+]
 
 Rule = Callable[..., Any]
 
