@@ -12,37 +12,44 @@ from collections.abc import Sequence
 from nagedge.backends.tflite_lowering.builder import FLOAT, GraphBuilder
 from nagedge.backends.tflite_lowering.model import Size
 
-__all__ = ["strided_slice"]
+__all__ = ["Cut", "without_steps"]
 
 _MOST_AXES = 5  # that SLICE handles
 _IMAGES = 4  # axes
 
+Cut = tuple[int, list[Size], list[Size]]
+"""A stored tensor, where a slice of it begins, and its sizes."""
 
-def strided_slice(
+
+def without_steps(
     builder: GraphBuilder, tensor: int, begins: Sequence[Size], sizes: Sequence[Size], steps: Sequence[int]
-) -> int | None:
-    """Return ``sizes`` cells of a stored tensor, from ``begins`` in ``steps``; None where this way has too many axes.
+) -> Cut | None:
+    """Return the slice that has the cells of a slice with steps, perhaps in other axes; None where there is none.
 
-    Sizes that depend on the batch have no such way either: SLICE is then sized anew at every call.
+    Args:
+        builder: of the subgraph.
+        tensor: stored.
+        begins, sizes, steps: of the slice, one an axis.
     """
     own = builder.tensors[tensor]
-    whole = [n for n in own.sizes if isinstance(n, int)]
-    first = [n for n in begins if isinstance(n, int)]
-    count = [n for n in sizes if isinstance(n, int)]
-    if min(len(whole), len(first), len(count)) < len(own.sizes):
-        return None
-    missing = [-n % step for n, step in zip(whole, steps, strict=True)]
+    whole = list(own.sizes)
+    missing = [0] * len(whole)
+    for axis, (n, begin, step) in enumerate(zip(whole, begins, steps, strict=True)):
+        if step > 1:
+            if not (isinstance(n, int) and isinstance(begin, int)):
+                return None
+            missing[axis] = -n % step
+            whole[axis] = n + missing[axis]
     if any(missing):
         if own.dtype != FLOAT:
             return None
-        whole = [n + more for n, more in zip(whole, missing, strict=True)]
         tensor = _padded(builder, tensor, missing, whole)
     if len(whole) == _IMAGES and steps[0] == steps[3] == 1 and steps[1] == steps[2] and own.dtype == FLOAT:
-        return _of_blocks(builder, tensor, whole, first, count, steps[1])
-    return _of_rows(builder, tensor, whole, first, count, steps)
+        return _of_blocks(builder, tensor, whole, begins, sizes, steps[1])
+    return _of_rows(builder, tensor, whole, begins, sizes, steps)
 
 
-def _padded(builder: GraphBuilder, tensor: int, missing: Sequence[int], sizes: Sequence[int]) -> int:
+def _padded(builder: GraphBuilder, tensor: int, missing: Sequence[int], sizes: Sequence[Size]) -> int:
     key = ("PAD", tensor, tuple(missing))
     if key not in builder.made:
         table = builder.constant([[0, more] for more in missing], "int32")
@@ -51,35 +58,36 @@ def _padded(builder: GraphBuilder, tensor: int, missing: Sequence[int], sizes: S
 
 
 def _of_blocks(
-    builder: GraphBuilder, tensor: int, whole: Sequence[int], first: Sequence[int], count: Sequence[int], step: int
-) -> int:  # fmt: skip
+    builder: GraphBuilder, tensor: int, whole: Sequence[Size], begins: Sequence[Size], sizes: Sequence[Size], step: int
+) -> Cut:  # fmt: skip
     """Of ``[batch, height, width, channels]``, equal steps: blocks of cells become channels."""
     blocks = [whole[0], whole[1] // step, whole[2] // step, step * step * whole[3]]
     key = ("SPACE_TO_DEPTH", tensor, step)
     if key not in builder.made:
         builder.made[key] = builder.add("SPACE_TO_DEPTH", [tensor], blocks, FLOAT, blockSize=step)
-    phase = first[1] % step * step + first[2] % step
-    begin = [first[0], first[1] // step, first[2] // step, phase * whole[3] + first[3]]
-    return builder.add("SLICE", [builder.made[key], builder.ints(begin), builder.ints(count)], count, FLOAT)
+    phase = begins[1] % step * step + begins[2] % step
+    begin = [begins[0], begins[1] // step, begins[2] // step, phase * whole[3] + begins[3]]
+    return builder.made[key], begin, list(sizes)
 
 
 def _of_rows(
-    builder: GraphBuilder, tensor: int, whole: Sequence[int], first: Sequence[int], count: Sequence[int],
+    builder: GraphBuilder, tensor: int, whole: Sequence[Size], begins: Sequence[Size], sizes: Sequence[Size],
     steps: Sequence[int],
-) -> int | None:  # fmt: skip
+) -> Cut | None:  # fmt: skip
     """Every stepped axis is cut into two; the second one merges with the axis behind it, where that has no steps."""
-    split: list[int] = []
-    begin: list[int] = []
-    length: list[int] = []
-    inner, phase = 1, 0  # of an axis that waits for the one behind it
-    for n, start, taken, step in zip(whole, first, count, steps, strict=True):
+    split: list[Size] = []
+    begin: list[Size] = []
+    length: list[Size] = []
+    inner: Size = 1  # of an axis that waits for the one behind it
+    phase: Size = 0
+    for n, start, taken, step in zip(whole, begins, sizes, steps, strict=True):
         if step == 1:
             split.append(inner * n)
             begin.append(phase * n + start)
             length.append(taken)
             inner, phase = 1, 0
             continue
-        if inner > 1:
+        if inner != 1:
             split.append(inner)
             begin.append(phase)
             length.append(1)
@@ -87,7 +95,7 @@ def _of_rows(
         begin.append(start // step)
         length.append(taken)
         inner, phase = step, start % step
-    if inner > 1:
+    if inner != 1:
         split.append(inner)
         begin.append(phase)
         length.append(1)
@@ -95,7 +103,4 @@ def _of_rows(
         split[:2], begin[:2], length[:2] = [split[0] * split[1]], [0], [length[0] * length[1]]
     if len(split) > _MOST_AXES:
         return None
-    dtype = builder.tensors[tensor].dtype
-    cells = builder.reshape(tensor, split)
-    made = builder.add("SLICE", [cells, builder.ints(begin), builder.ints(length)], length, dtype)
-    return builder.reshape(made, count)
+    return builder.reshape(tensor, split), begin, length

@@ -92,6 +92,9 @@ def _narrow(x: Tensor, grad: Tensor, kernel: Ints, stride: Ints, padding: Ints, 
     columns = aten.convolution.default(
         x, constant(unit.tolist(), x), None, list(stride), list(padding), list(dilation), False, [0] * axes, 1
     )
+    for axis in range(2, 2 + axes):  # of a transposed convolution: cells behind the last window that counts
+        if columns.shape[axis] != grad.shape[axis]:
+            columns = aten.slice.Tensor(columns, axis, 0, grad.shape[axis])
     total = aten.mm.default(_rows(grad).t(), _rows(columns))
     return _by_taps(total, grad.shape[1], count, channels, kernel)
 
