@@ -20,6 +20,7 @@ from nagedge.graphs.decompositions import (
     activations,
     convolution,
     convolution_onnx,
+    convolution_rows,
     indexing,
     masks,
     normalization,
@@ -31,7 +32,15 @@ from nagedge.graphs.decompositions import (
 )
 from nagedge.graphs.decompositions.resize import INTERPOLATIONS, whole_interpolations
 
-__all__ = ["FORWARD", "ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table", "whole_interpolations"]
+__all__ = [
+    "CHANNELS_LAST",
+    "FORWARD",
+    "ONNX",
+    "PORTABLE",
+    "PORTABLE_OPS",
+    "decomposition_table",
+    "whole_interpolations",
+]
 
 Rule = Callable[..., Any]
 
@@ -156,6 +165,16 @@ ONNX: Mapping[OpOverload, Rule] = {
     aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
 }
 """Overrides for ONNX Runtime."""
+
+CHANNELS_LAST: Mapping[OpOverload, Rule] = {
+    aten.convolution_backward.default: convolution_rows.convolution_backward,
+    aten.threshold_backward.default: masks.threshold_backward,
+    aten.hardtanh_backward.default: masks.hardtanh_backward,
+    aten.hardswish.default: activations.whole,
+    aten.hardswish_backward.default: masks.hardswish_backward_by_rounding,
+    aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
+}
+"""Overrides for backends that keep channels last (TensorFlow Lite)."""
 
 _NAMES = """
 abs add addmm alias amax amin arange argmax avg_pool2d bmm cat ceil clamp clone constant_pad_nd convolution cos cumsum
