@@ -27,6 +27,7 @@ from nagedge.graphs.decompositions import (
     pooling,
     tensors,
 )
+from nagedge.graphs.decompositions.recurrent import RECURRENT, WHOLE
 from nagedge.graphs.decompositions.resize import INTERPOLATIONS, whole_interpolations
 
 __all__ = ["FORWARD", "ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table", "whole_interpolations"]
@@ -53,6 +54,7 @@ FORWARD: Mapping[OpOverload, Rule] = {
 PORTABLE: Mapping[OpOverload, Rule] = {
     **FORWARD,
     **INTERPOLATIONS,
+    **RECURRENT,
     # convolution
     aten.convolution_backward.default: convolution.convolution_backward(
         convolution.input_gradient_by_convolution
@@ -148,6 +150,7 @@ ONNX: Mapping[OpOverload, Rule] = {
     aten.hardswish.default: masks.hardswish,
     aten.hardswish_backward.default: masks.hardswish_backward,
     aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
+    **WHOLE,
 }
 """Overrides for ONNX Runtime."""
 

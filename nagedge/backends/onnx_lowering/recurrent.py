@@ -1,0 +1,240 @@
+"""Recurrent layers: ONNX's own operators where only their result is wanted, loops over the tokens where the gradient
+needs what a layer computed on its way.
+
+``GRU`` and ``LSTM`` return no gates. A ``Scan`` that does the same step by step returns all of it and costs hardly more;
+it saves computing the gates a second time. The body of a ``Scan`` reads weights from the graph around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+from torch import fx
+
+from nagedge.backends.onnx_lowering.builder import GraphBuilder
+from nagedge.backends.traced import FILLED, fake_of, fill_argument, short_name
+
+__all__ = ["RULES"]
+
+Rule = Callable[[GraphBuilder, fx.Node], Any]
+Step = Callable[[GraphBuilder, list[str], list[str]], tuple[list[str], list[str]]]
+"""What one token's nodes are: states and slices of the sequences -> new states and what is collected."""
+
+
+# --- loops over tokens ----------------------------------------------------------------------------------------------
+
+
+def _scan(
+    builder: GraphBuilder, step: Step, states: Sequence[str], sequences: Sequence[str], collected: int, *, reverse: bool
+) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Run ``step`` over the first axis of ``sequences``; from the last to the first with ``reverse``.
+
+    Args:
+        builder: of the graph around it.
+        step: adds the body's nodes.
+        states: the first ones, ``[batch, features]``. sequences: ``[time, batch, features]``.
+        collected: how many tensors the step collects.
+        reverse: the direction; what is collected is in the order of the sequences.
+
+    Returns:
+        The last states, and what was collected.
+    """
+    body = builder.nested()
+    own = [body.fresh("state") for _ in states]
+    slices = [body.fresh("token") for _ in sequences]
+    new, kept = step(body, own, slices)
+    outputs = [body.add("Identity", [name]) for name in new]
+    outputs += kept
+
+    def infos(names: Sequence[str]) -> list[Any]:
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in names]
+
+    graph = helper.make_graph(
+        body.nodes, body.fresh("body"), infos([*own, *slices]), infos(outputs), body.initializers
+    )
+    results = builder.add_many(
+        "Scan", [*states, *sequences], len(states) + collected, body=graph, num_scan_inputs=len(sequences),
+        scan_input_directions=[int(reverse)] * len(sequences), scan_output_directions=[int(reverse)] * collected,
+    )  # fmt: skip
+    return list(results[: len(states)]), list(results[len(states) :])
+
+
+def _split(builder: GraphBuilder, name: str, sizes: Sequence[int], axis: int) -> tuple[str, ...]:
+    return builder.add_many("Split", [name, builder.ints(sizes)], len(sizes), axis=axis)
+
+
+def _products(builder: GraphBuilder, node: fx.Node, weight: fx.Node, biases: Sequence[str]) -> str:
+    """Return ``x @ weight^T + bias`` for all tokens at once: one large matrix product."""
+    x = fake_of(node.args[0])
+    flat = builder.add("Reshape", [builder.tensor(node.args[0]), builder.ints([-1, int(x.shape[2])])])
+    inputs = [flat, builder.tensor(weight)]
+    if biases:
+        inputs.append(biases[0] if len(biases) == 1 else builder.add("Add", biases))
+    rows = int(fake_of(weight).shape[0])
+    return builder.add(
+        "Reshape", [builder.add("Gemm", inputs, transB=1), builder.ints([int(x.shape[0]), -1, rows])]
+    )
+
+
+def _named(builder: GraphBuilder, arguments: Sequence[Any]) -> list[str]:
+    return [builder.tensor(argument) for argument in arguments if argument is not None]
+
+
+# --- torch's layers as ONNX's operators -----------------------------------------------------------------------------
+
+
+def _used(node: fx.Node) -> set[int]:
+    """Return the results of an operator that something reads."""
+    return {int(user.args[1]) for user in node.users if user.users}  # type: ignore[arg-type]
+
+
+def _is_zero(argument: Any) -> bool:
+    """Whether a tensor is known to be full of zeros, as initial states mostly are."""
+    node = argument
+    while node.op == "call_function" and short_name(node) in {"select", "expand", "view", "reshape", "slice"}:
+        node = node.args[0]
+    return node.op == "call_function" and short_name(node) in FILLED and fill_argument(node) == 0
+
+
+def _reordered(builder: GraphBuilder, name: str, order: Sequence[int], hidden: int) -> str:
+    """Return the gates of a weight or bias in ONNX's order, with the axis of directions in front."""
+    if len(order) > 1:
+        parts = _split(builder, name, [hidden] * len(order), axis=0)
+        name = builder.add("Concat", [parts[place] for place in order], axis=0)
+    return builder.add("Unsqueeze", [name, builder.ints([0])])
+
+
+def _fused(builder: GraphBuilder, op: str, node: fx.Node, order: Sequence[int], **attributes: Any) -> tuple[str, ...]:  # fmt: skip
+    """Return Y and the last states of an ONNX recurrent operator, without their axis of directions.
+
+    Args:
+        builder: of the graph.
+        op: ``GRU``, ``LSTM`` or ``RNN``.
+        node: of the layer.
+        order: where ONNX's gates stand among torch's.
+        attributes: of the operator, besides size and direction.
+    """
+    kinds = 2 if op == "LSTM" else 1
+    x, *states = node.args[: 1 + kinds]
+    w_ih, w_hh, b_ih, b_hh, reverse = node.args[1 + kinds : 6 + kinds]
+    hidden = int(fake_of(w_hh).shape[1])
+    weights = [_reordered(builder, name, order, hidden) for name in _named(builder, [w_ih, w_hh])]
+    biases = [_reordered(builder, name, order, hidden) for name in _named(builder, [b_ih, b_hh])]
+    inputs = [builder.tensor(x), *weights, builder.add("Concat", biases, axis=1) if biases else ""]
+    if not all(_is_zero(state) for state in states):
+        first = [builder.add("Unsqueeze", [builder.tensor(state), builder.ints([0])]) for state in states]
+        inputs += ["", *first]
+    while not inputs[-1]:
+        inputs.pop()
+    results = builder.add_many(
+        op, inputs, 1 + kinds, hidden_size=hidden, direction="reverse" if reverse else None, **attributes
+    )
+    axis = builder.ints([1])
+    y = builder.add("Squeeze", [results[0], axis])
+    return y, *(builder.add("Squeeze", [result, builder.ints([0])]) for result in results[1:])
+
+
+def _gru(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
+    _, h0, w_ih, w_hh, b_ih, b_hh, reverse = node.args
+    if _used(node) <= {0}:
+        return (_fused(builder, "GRU", node, (1, 0, 2), linear_before_reset=1)[0],)
+    hidden = int(fake_of(w_hh).shape[1])
+    given = _products(builder, node, w_ih, _named(builder, [b_ih]))  # type: ignore[arg-type]
+    sequences = _split(builder, given, [2 * hidden, hidden], axis=2)
+    weights = _named(builder, [w_hh, b_hh])
+
+    def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
+        (h,), (given_gates, given_new) = states, tokens
+        own = body.add("Gemm", [h, *weights], transB=1)
+        own_gates, own_new = _split(body, own, [2 * hidden, hidden], axis=1)
+        gates = body.add("Sigmoid", [body.add("Add", [given_gates, own_gates])])
+        reset, update = _split(body, gates, [hidden, hidden], axis=1)
+        new = body.add("Tanh", [body.add("Add", [given_new, body.add("Mul", [reset, own_new])])])
+        kept = body.add("Mul", [update, body.add("Sub", [h, new])])
+        after = body.add("Add", [new, kept])
+        return [after], [after, gates, new, own_new]
+
+    _, collected = _scan(builder, step, _named(builder, [h0]), sequences, 4, reverse=bool(reverse))
+    return tuple(collected)
+
+
+def _lstm(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
+    _, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse = node.args
+    if _used(node) <= {0, 1}:
+        y, _, cell = _fused(builder, "LSTM", node, (0, 3, 1, 2))
+        return y, cell
+    hidden = int(fake_of(w_hh).shape[1])
+    given = _products(builder, node, w_ih, _named(builder, [b_ih, b_hh]))  # type: ignore[arg-type]
+    weight = builder.tensor(w_hh)
+
+    def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
+        own = body.add("Gemm", [states[0], weight, tokens[0]], transB=1)
+        own_gates, own_new, own_out = _split(body, own, [2 * hidden, hidden, hidden], axis=1)
+        gates, new = body.add("Sigmoid", [own_gates]), body.add("Tanh", [own_new])
+        out = body.add("Sigmoid", [own_out])
+        write, forget = _split(body, gates, [hidden, hidden], axis=1)
+        cell = body.add("Add", [body.add("Mul", [forget, states[1]]), body.add("Mul", [write, new])])
+        after = body.add("Mul", [out, body.add("Tanh", [cell])])
+        return [after, cell], [after, cell, gates, new, out]
+
+    last, collected = _scan(builder, step, _named(builder, [h0, c0]), [given], 5, reverse=bool(reverse))
+    return collected[0], last[1], *collected[1:]
+
+
+def _rnn(builder: GraphBuilder, node: fx.Node) -> str:
+    relu = bool(node.args[7])
+    return _fused(builder, "RNN", node, (0,), activations=["Relu" if relu else "Tanh"])[0]
+
+
+# --- backward recursions --------------------------------------------------------------------------------------------
+
+
+def _zeros(builder: GraphBuilder, node: fx.Node) -> str:
+    """Return zeros of one token's shape, ``[batch, hidden]``."""
+    shape = builder.shape(list(fake_of(node.args[0]).shape[1:]))
+    zero = helper.make_tensor("zero", TensorProto.FLOAT, [1], np.zeros(1, np.float32))
+    return builder.add("ConstantOfShape", [shape], value=zero)
+
+
+def _state_gradient(builder: GraphBuilder, node: fx.Node) -> tuple[str, str]:
+    dy, factors, direct, w_hh, reverse = node.args
+    weight = builder.tensor(w_hh)
+    rows, hidden = (int(size) for size in fake_of(w_hh).shape)
+
+    def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
+        dh = body.add("Add", [tokens[0], states[0]])
+        spread = body.add("Concat", [dh] * (rows // hidden), axis=1) if rows > hidden else dh
+        product = [body.add("Mul", [tokens[1], spread]), weight]
+        if direct is not None:
+            product.append(body.add("Mul", [tokens[2], dh]))
+        return [body.add("Gemm", product)], [dh]
+
+    sequences = _named(builder, [dy, factors, direct])
+    last, collected = _scan(builder, step, [_zeros(builder, node)], sequences, 1, reverse=not reverse)
+    return collected[0], last[0]
+
+
+def _states_gradient(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
+    dy, dc_n, factors, of_cell, forget, w_hh, reverse = node.args
+    weight = builder.tensor(w_hh)
+
+    def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
+        dh = body.add("Add", [tokens[0], states[0]])
+        dc = body.add("Add", [body.add("Mul", [tokens[2], dh]), states[1]])
+        pre = body.add("Mul", [tokens[1], body.add("Concat", [dc, dc, dc, dh], axis=1)])
+        return [body.add("Gemm", [pre, weight]), body.add("Mul", [dc, tokens[3]])], [dh, dc]
+
+    zeros = _zeros(builder, node)
+    states = [zeros, zeros if dc_n is None else builder.tensor(dc_n)]
+    sequences = _named(builder, [dy, factors, of_cell, forget])
+    last, collected = _scan(builder, step, states, sequences, 2, reverse=not reverse)
+    return *collected, *last
+
+
+RULES: dict[str, Rule] = {
+    "gru_layer": _gru, "lstm_layer": _lstm, "rnn_layer": _rnn, "state_gradient": _state_gradient,
+    "states_gradient": _states_gradient,
+}  # fmt: skip
