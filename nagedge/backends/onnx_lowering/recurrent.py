@@ -19,6 +19,9 @@ from nagedge.backends.traced import FILLED, fake_of, fill_argument, short_name
 
 __all__ = ["RULES"]
 
+_LSTM_ACTIVATIONS = ("Sigmoid", "Sigmoid", "Tanh", "Sigmoid")
+"""Of the gates i, f, g, o."""
+
 Rule = Callable[[GraphBuilder, fx.Node], Any]
 Step = Callable[[GraphBuilder, list[str], list[str]], tuple[list[str], list[str]]]
 """What one token's nodes are: states and slices of the sequences -> new states and what is collected."""
@@ -62,21 +65,28 @@ def _scan(
     return list(results[: len(states)]), list(results[len(states) :])
 
 
-def _split(builder: GraphBuilder, name: str, sizes: Sequence[int], axis: int) -> tuple[str, ...]:
-    return builder.add_many("Split", [name, builder.ints(sizes)], len(sizes), axis=axis)
+def _by_gate(builder: GraphBuilder, argument: Any, gates: int, axis: int = 0) -> tuple[str, ...]:
+    """Return the parts of a weight, a bias or a sum, one a gate.
+
+    One product a gate and token takes less time than one of all, whose result would have to be cut up for every token.
+    """
+    name = argument if isinstance(argument, str) else builder.tensor(argument)
+    return builder.add_many("Split", [name], gates, axis=axis, num_outputs=gates) if gates > 1 else (name,)
 
 
-def _products(builder: GraphBuilder, node: fx.Node, weight: fx.Node, biases: Sequence[str]) -> str:
-    """Return ``x @ weight^T + bias`` for all tokens at once: one large matrix product."""
+def _products(
+    builder: GraphBuilder, node: fx.Node, weight: Any, biases: Sequence[str], gates: int
+) -> Sequence[str]:
+    """Return ``x @ weight^T + bias`` for all tokens at once, one large matrix product, by gate."""
     x = fake_of(node.args[0])
     flat = builder.add("Reshape", [builder.tensor(node.args[0]), builder.ints([-1, int(x.shape[2])])])
     inputs = [flat, builder.tensor(weight)]
     if biases:
         inputs.append(biases[0] if len(biases) == 1 else builder.add("Add", biases))
     rows = int(fake_of(weight).shape[0])
-    return builder.add(
-        "Reshape", [builder.add("Gemm", inputs, transB=1), builder.ints([int(x.shape[0]), -1, rows])]
-    )
+    product = builder.add("Gemm", inputs, transB=1)
+    by_token = builder.add("Reshape", [product, builder.ints([int(x.shape[0]), -1, rows])])
+    return _by_gate(builder, by_token, gates, axis=2)
 
 
 def _named(builder: GraphBuilder, arguments: Sequence[Any]) -> list[str]:
@@ -99,10 +109,10 @@ def _is_zero(argument: Any) -> bool:
     return node.op == "call_function" and short_name(node) in FILLED and fill_argument(node) == 0
 
 
-def _reordered(builder: GraphBuilder, name: str, order: Sequence[int], hidden: int) -> str:
+def _reordered(builder: GraphBuilder, name: str, order: Sequence[int]) -> str:
     """Return the gates of a weight or bias in ONNX's order, with the axis of directions in front."""
     if len(order) > 1:
-        parts = _split(builder, name, [hidden] * len(order), axis=0)
+        parts = _by_gate(builder, name, len(order))
         name = builder.add("Concat", [parts[place] for place in order], axis=0)
     return builder.add("Unsqueeze", [name, builder.ints([0])])
 
@@ -121,8 +131,8 @@ def _fused(builder: GraphBuilder, op: str, node: fx.Node, order: Sequence[int], 
     x, *states = node.args[: 1 + kinds]
     w_ih, w_hh, b_ih, b_hh, reverse = node.args[1 + kinds : 6 + kinds]
     hidden = int(fake_of(w_hh).shape[1])
-    weights = [_reordered(builder, name, order, hidden) for name in _named(builder, [w_ih, w_hh])]
-    biases = [_reordered(builder, name, order, hidden) for name in _named(builder, [b_ih, b_hh])]
+    weights = [_reordered(builder, name, order) for name in _named(builder, [w_ih, w_hh])]
+    biases = [_reordered(builder, name, order) for name in _named(builder, [b_ih, b_hh])]
     inputs = [builder.tensor(x), *weights, builder.add("Concat", biases, axis=1) if biases else ""]
     if not all(_is_zero(state) for state in states):
         first = [builder.add("Unsqueeze", [builder.tensor(state), builder.ints([0])]) for state in states]
@@ -141,23 +151,28 @@ def _gru(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
     _, h0, w_ih, w_hh, b_ih, b_hh, reverse = node.args
     if _used(node) <= {0}:
         return (_fused(builder, "GRU", node, (1, 0, 2), linear_before_reset=1)[0],)
-    hidden = int(fake_of(w_hh).shape[1])
-    given = _products(builder, node, w_ih, _named(builder, [b_ih]))  # type: ignore[arg-type]
-    sequences = _split(builder, given, [2 * hidden, hidden], axis=2)
-    weights = _named(builder, [w_hh, b_hh])
+    weights = _by_gate(builder, w_hh, 3)
+    biases, own_bias = _named(builder, [b_ih]), []
+    if b_hh is not None:  # that of the new state's product comes before the reset
+        *parts, new_bias = _by_gate(builder, b_hh, 3)
+        nothing = builder.constant(np.zeros(fake_of(w_hh).shape[1], np.float32))
+        biases.append(builder.add("Concat", [*parts, nothing], axis=0))
+        own_bias.append(new_bias)
+    given = _products(builder, node, w_ih, biases, 3)
 
     def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
-        (h,), (given_gates, given_new) = states, tokens
-        own = body.add("Gemm", [h, *weights], transB=1)
-        own_gates, own_new = _split(body, own, [2 * hidden, hidden], axis=1)
-        gates = body.add("Sigmoid", [body.add("Add", [given_gates, own_gates])])
-        reset, update = _split(body, gates, [hidden, hidden], axis=1)
-        new = body.add("Tanh", [body.add("Add", [given_new, body.add("Mul", [reset, own_new])])])
+        (h,) = states
+        reset, update = (
+            body.add("Sigmoid", [body.add("Gemm", [h, weights[gate], tokens[gate]], transB=1)])
+            for gate in (0, 1)
+        )
+        own = body.add("Gemm", [h, weights[2], *own_bias], transB=1)
+        new = body.add("Tanh", [body.add("Add", [tokens[2], body.add("Mul", [reset, own])])])
         kept = body.add("Mul", [update, body.add("Sub", [h, new])])
         after = body.add("Add", [new, kept])
-        return [after], [after, gates, new, own_new]
+        return [after], [after, reset, update, new, own]
 
-    _, collected = _scan(builder, step, _named(builder, [h0]), sequences, 4, reverse=bool(reverse))
+    _, collected = _scan(builder, step, _named(builder, [h0]), given, 5, reverse=bool(reverse))
     return tuple(collected)
 
 
@@ -166,27 +181,33 @@ def _lstm(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
     if _used(node) <= {0, 1}:
         y, _, cell = _fused(builder, "LSTM", node, (0, 3, 1, 2))
         return y, cell
-    hidden = int(fake_of(w_hh).shape[1])
-    given = _products(builder, node, w_ih, _named(builder, [b_ih, b_hh]))  # type: ignore[arg-type]
-    weight = builder.tensor(w_hh)
+    given = _products(builder, node, w_ih, _named(builder, [b_ih, b_hh]), 4)
+    weights = _by_gate(builder, w_hh, 4)
 
     def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
-        own = body.add("Gemm", [states[0], weight, tokens[0]], transB=1)
-        own_gates, own_new, own_out = _split(body, own, [2 * hidden, hidden, hidden], axis=1)
-        gates, new = body.add("Sigmoid", [own_gates]), body.add("Tanh", [own_new])
-        out = body.add("Sigmoid", [own_out])
-        write, forget = _split(body, gates, [hidden, hidden], axis=1)
+        write, forget, new, out = (
+            body.add(activation, [body.add("Gemm", [states[0], weight, token], transB=1)])
+            for activation, weight, token in zip(_LSTM_ACTIVATIONS, weights, tokens, strict=True)
+        )
         cell = body.add("Add", [body.add("Mul", [forget, states[1]]), body.add("Mul", [write, new])])
         after = body.add("Mul", [out, body.add("Tanh", [cell])])
-        return [after, cell], [after, cell, gates, new, out]
+        return [after, cell], [after, cell, write, forget, new, out]
 
-    last, collected = _scan(builder, step, _named(builder, [h0, c0]), [given], 5, reverse=bool(reverse))
+    last, collected = _scan(builder, step, _named(builder, [h0, c0]), given, 6, reverse=bool(reverse))
     return collected[0], last[1], *collected[1:]
 
 
 def _rnn(builder: GraphBuilder, node: fx.Node) -> str:
-    relu = bool(node.args[7])
-    return _fused(builder, "RNN", node, (0,), activations=["Relu" if relu else "Tanh"])[0]
+    _, h0, w_ih, w_hh, b_ih, b_hh, reverse, relu = node.args
+    given = _products(builder, node, w_ih, _named(builder, [b_ih, b_hh]), 1)
+    weight = builder.tensor(w_hh)
+
+    def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
+        own = body.add("Gemm", [states[0], weight, tokens[0]], transB=1)
+        after = body.add("Relu" if relu else "Tanh", [own])
+        return [after], [after]
+
+    return _scan(builder, step, _named(builder, [h0]), given, 1, reverse=bool(reverse))[1][0]
 
 
 # --- backward recursions --------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from nagedge.graphs.decompositions import (
     normalization,
     padding,
     pooling,
+    scatter_onnx,
     tensors,
 )
 from nagedge.graphs.decompositions.recurrent import RECURRENT, WHOLE
@@ -150,6 +151,8 @@ ONNX: Mapping[OpOverload, Rule] = {
     aten.hardswish.default: masks.hardswish,
     aten.hardswish_backward.default: masks.hardswish_backward,
     aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
+    aten.embedding_dense_backward.default: scatter_onnx.embedding_dense_backward,
+    aten.scatter_add.default: scatter_onnx.scatter_add,
     **WHOLE,
 }
 """Overrides for ONNX Runtime."""

@@ -52,7 +52,7 @@ def _empty(x: Tensor, features: int) -> Tensor:
 
 def gru_layer(
     x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One direction of one layer of :class:`torch.nn.GRU`.
 
         r, z = sigmoid(W_i x + b_i + W_h h + b_h)        n = tanh(W_in x + b_in + r * q)
@@ -64,7 +64,7 @@ def gru_layer(
         reverse: from the last token to the first.
 
     Returns:
-        ``h'`` ``[time, batch, hidden]``; and for the gradient r and z ``[time, batch, 2 hidden]``, n, q.
+        ``h'`` and, for the gradient, r, z, n and q, each ``[time, batch, hidden]``.
     """
     hidden = w_hh.shape[1]
     given = products(x, w_ih, b_ih)
@@ -75,16 +75,17 @@ def gru_layer(
         own = torch.mm(h, turned) if b_hh is None else torch.addmm(b_hh, h, turned)
         gates = torch.sigmoid(given_gates[t] + own[:, : 2 * hidden])
         own_new = own[:, 2 * hidden :]
-        new = torch.tanh(given_new[t] + gates[:, :hidden] * own_new)
-        h = new + gates[:, hidden:] * (h - new)
-        parts.append((h, gates, new, own_new))
-    y, gates, new, own_new = (_in_order(part, reverse=reverse) for part in zip(*parts, strict=True))
-    return y, gates, new, own_new
+        reset, update = gates[:, :hidden], gates[:, hidden:]
+        new = torch.tanh(given_new[t] + reset * own_new)
+        h = new + update * (h - new)
+        parts.append((h, reset, update, new, own_new))
+    y, reset, update, new, own_new = (_in_order(part, reverse=reverse) for part in zip(*parts, strict=True))
+    return y, reset, update, new, own_new
 
 
 def lstm_layer(
     x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None, reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, ...]:  # fmt: skip
     """One direction of one layer of :class:`torch.nn.LSTM` without projection.
 
         i, f, o = sigmoid(W_i x + b_i + W_h h + b_h)     c' = f * c + i * g
@@ -96,8 +97,8 @@ def lstm_layer(
         reverse: from the last token to the first.
 
     Returns:
-        ``h'`` ``[time, batch, hidden]`` and the last ``c'`` ``[batch, hidden]``; and for the gradient ``c'``, i and f
-        ``[time, batch, 2 hidden]``, g, o.
+        ``h'`` ``[time, batch, hidden]`` and the last ``c'`` ``[batch, hidden]``; and for the gradient ``c'``, i, f, g and o,
+        each ``[time, batch, hidden]``.
     """
     hidden = w_hh.shape[1]
     given = products(x, w_ih, b_ih if b_ih is None or b_hh is None else b_ih + b_hh)
@@ -106,13 +107,14 @@ def lstm_layer(
     for t in _steps(x.shape[0], reverse=reverse):
         own = torch.addmm(given[t], h, turned)
         gates = torch.sigmoid(own[:, : 2 * hidden])
+        write, forget = gates[:, :hidden], gates[:, hidden:]
         new = torch.tanh(own[:, 2 * hidden : 3 * hidden])
         out = torch.sigmoid(own[:, 3 * hidden :])
-        c = gates[:, hidden:] * c + gates[:, :hidden] * new
+        c = forget * c + write * new
         h = out * torch.tanh(c)
-        parts.append((h, c, gates, new, out))
-    y, cells, gates, new, out = (_in_order(part, reverse=reverse) for part in zip(*parts, strict=True))
-    return y, aten.clone.default(c), cells, gates, new, out
+        parts.append((h, c, write, forget, new, out))
+    y, *kept = (_in_order(part, reverse=reverse) for part in zip(*parts, strict=True))
+    return y, aten.clone.default(c), *kept
 
 
 def rnn_layer(
@@ -172,7 +174,13 @@ def state_gradient(
 
 
 def states_gradient(
-    dy: Tensor, dc_n: Tensor | None, factors: Tensor, of_cell: Tensor, forget: Tensor, w_hh: Tensor, reverse: bool
+    dy: Tensor,
+    dc_n: Tensor | None,
+    factors: Tensor,
+    of_cell: Tensor,
+    forget: Tensor,
+    w_hh: Tensor,
+    reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of an LSTM's state and cell at every token, from the last that the layer computed to the first.
 
@@ -210,14 +218,14 @@ def states_gradient(
 
 def _gru_shapes(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     hidden = w_hh.shape[1]
-    return tuple(_empty(x, times * hidden) for times in (1, 2, 1, 1))
+    return tuple(_empty(x, hidden) for _ in range(5))
 
 
 def _lstm_shapes(
     x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
     hidden = w_hh.shape[1]
-    y, *kept = (_empty(x, times * hidden) for times in (1, 1, 2, 1, 1))
+    y, *kept = (_empty(x, hidden) for _ in range(6))
     return y, torch.empty_like(c0), *kept
 
 
@@ -246,8 +254,8 @@ def _operator(name: str, arguments: str, results: int, rule: Rule, shapes: Rule)
     return getattr(torch.ops.nagedge, name).default
 
 
-GRU_LAYER = _operator("gru_layer", f"Tensor x, Tensor h0, {_LAYER}", 4, gru_layer, _gru_shapes)
-LSTM_LAYER = _operator("lstm_layer", f"Tensor x, Tensor h0, Tensor c0, {_LAYER}", 6, lstm_layer, _lstm_shapes)
+GRU_LAYER = _operator("gru_layer", f"Tensor x, Tensor h0, {_LAYER}", 5, gru_layer, _gru_shapes)
+LSTM_LAYER = _operator("lstm_layer", f"Tensor x, Tensor h0, Tensor c0, {_LAYER}", 7, lstm_layer, _lstm_shapes)
 RNN_LAYER = _operator("rnn_layer", f"Tensor x, Tensor h0, {_LAYER}, bool relu", 1, rnn_layer, _rnn_shapes)
 STATE_GRADIENT = _operator(
     "state_gradient",

@@ -65,11 +65,10 @@ class Gru(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
-        x, h0, w_ih, w_hh, y, gates, new, own_new = ctx.saved_tensors
+        x, h0, w_ih, w_hh, y, reset, update, new, own_new = ctx.saved_tensors
         if dy is None:
             return (None,) * 7
         hidden = w_hh.shape[1]
-        reset, update = gates[:, :, :hidden], gates[:, :, hidden:]
         before = _before(h0, y, reverse=ctx.reverse)
         d_new = (1 - update) * (1 - new * new)
         d_own_new = d_new * reset
@@ -99,14 +98,10 @@ class Lstm(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(
-        ctx: Any, dy: Tensor | None, dc_n: Tensor | None, *unused: Any
-    ) -> tuple[Tensor | None, ...]:
-        x, h0, c0, w_ih, w_hh, y, _, cells, gates, new, out = ctx.saved_tensors
+    def backward(ctx: Any, dy: Tensor | None, dc_n: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
+        x, h0, c0, w_ih, w_hh, y, _, cells, write, forget, new, out = ctx.saved_tensors
         if dy is None and dc_n is None:
             return (None,) * 8
-        hidden = w_hh.shape[1]
-        write, forget = gates[:, :, :hidden], gates[:, :, hidden:]
         before, cells_before = _before(h0, y, reverse=ctx.reverse), _before(c0, cells, reverse=ctx.reverse)
         shown = torch.tanh(cells)
         of_cell = out * (1 - shown * shown)
