@@ -10,7 +10,9 @@ from torch import Tensor, fx
 
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
+from nagedge.graphs.decompositions.recurrent import RECURRENT
 from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
+from nagedge.graphs.specialization import expanded
 from nagedge.specs import BATCH, TensorSpec
 
 __all__ = ["InferenceGraph", "trace_inference"]
@@ -26,6 +28,7 @@ _KEPT = (
     aten.elu.default,
     aten.leaky_relu.default,
     aten.softplus.default,
+    *RECURRENT,
 )
 
 
@@ -38,6 +41,7 @@ class InferenceGraph:
         inputs, outputs: specs of the inputs; task names.
         state: parameters, buffers and constants, by their name in the model.
         batch: ``None`` for a symbolic batch, else its only size.
+        whole: as ``module``, but with recurrent layers whole, for backends that have an operator for them.
     """
 
     module: fx.GraphModule
@@ -45,6 +49,7 @@ class InferenceGraph:
     outputs: tuple[str, ...]
     state: Mapping[str, Tensor]
     batch: int | None
+    whole: fx.GraphModule
 
 
 def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> InferenceGraph:
@@ -79,4 +84,5 @@ def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> Infer
         raise FixedBatchError("the inference graph fixes its batch size")
     clean(module, differentiated=True)
     named = {name: state[name] for name in forward.state_names}
-    return InferenceGraph(module, forward.inputs, forward.outputs, named, forward.batch)
+    portable = expanded(module, RECURRENT)
+    return InferenceGraph(portable, forward.inputs, forward.outputs, named, forward.batch, module)

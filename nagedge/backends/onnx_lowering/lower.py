@@ -22,7 +22,7 @@ from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem
 from nagedge.specs import TensorSpec
 
-__all__ = ["lower_to_onnx", "unsupported_operators"]
+__all__ = ["inner_nodes", "lower_to_onnx", "unsupported_operators"]
 
 RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES, **recurrent.RULES}
 
@@ -110,7 +110,7 @@ def _used(builder: GraphBuilder, outputs: set[str]) -> tuple[list[onnx.NodeProto
     for node in reversed(builder.nodes):
         if not read.isdisjoint(node.output):
             read.update(node.input)
-            for inner in _inner(node):
+            for inner in inner_nodes(node):
                 read.update(inner.input)
             nodes.append(node)
     return nodes[::-1], [tensor for tensor in builder.initializers if tensor.name in read]
@@ -146,7 +146,7 @@ def _name_outputs(
         shape = ["batch" if isinstance(s, torch.SymInt) else int(s) for s in fake.shape]
         infos.append(helper.make_tensor_value_info(name, DTYPES[fake.dtype], shape))
     for outer in builder.nodes:
-        for node in (outer, *_inner(outer)):
+        for node in (outer, *inner_nodes(outer)):
             for values in (node.input, node.output):
                 for i, value in enumerate(values):
                     if value in renamed:
@@ -154,6 +154,6 @@ def _name_outputs(
     return infos
 
 
-def _inner(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+def inner_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Return the nodes of the graph that a loop runs: they read tensors of the graph around it too."""
     return [inner for attribute in node.attribute for inner in attribute.g.node]
