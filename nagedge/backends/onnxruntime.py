@@ -66,9 +66,7 @@ def lower(
         graphs["train_step"] = step.module
     for module in graphs.values():
         check_operators(module, target, module_of)
-    models = {
-        "infer": _onnx(infer, inference.inputs, inference.outputs, inference.state, target, "infer")
-    }
+    models = {"infer": _onnx(infer, inference.inputs, inference.outputs, inference.state, target, "infer")}
     models["infer"] = in_precision(
         models["infer"], target, inference.inputs, calibration, batch=inference.batch or target.batch
     )

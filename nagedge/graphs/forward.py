@@ -31,6 +31,7 @@ from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import FORWARD, whole_interpolations
 from nagedge.graphs.decompositions.recurrent_modules import by_layer, whole_recurrent, with_aten_names
 from nagedge.graphs.example import call_arguments, input_specs, run_example
+from nagedge.graphs.products import merge_products
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
 
@@ -78,9 +79,9 @@ class ForwardGraph:
             dict(zip(self.updated_buffers, flat[count:], strict=True)),
         )
 
-    def by_layer(self) -> ForwardGraph:
-        """Return the graph to trace further: recurrent operators are layers with derivatives of their own."""
-        return replace(self, module=by_layer(self.module))
+    def prepared(self) -> ForwardGraph:
+        """Return the graph to trace further: recurrent layers have derivatives of their own, products are merged."""
+        return replace(self, module=by_layer(merge_products(self.module)))
 
 
 def trace(

@@ -59,10 +59,10 @@ def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> Infer
         FixedBatchError: the forward graph's batch is symbolic, but a decomposition fixes it.
     """
     count = len(forward.inputs)
-    layered = forward.by_layer()
+    prepared = forward.prepared()
 
     def infer(*flat: Tensor) -> list[Tensor]:
-        outputs, _ = layered(dict(zip(forward.state_names, flat[count:], strict=True)), flat[:count])
+        outputs, _ = prepared(dict(zip(forward.state_names, flat[count:], strict=True)), flat[:count])
         return list(outputs.values())
 
     table = decomposition_table()

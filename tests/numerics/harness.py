@@ -14,6 +14,7 @@ from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import FORWARD, PORTABLE_OPS, decomposition_table, whole_interpolations
 from nagedge.graphs.decompositions.recurrent_modules import by_layer
 from nagedge.graphs.forward import trace
+from nagedge.graphs.products import merge_products
 
 Inputs = Callable[[int], Sequence[Tensor]]
 
@@ -109,7 +110,7 @@ def check(
     assert symbolic, "the forward pass fixed the batch size"
     clean(captured)
     captured, constants = lift_constants(captured)
-    captured = by_layer(captured)
+    captured = by_layer(merge_products(captured))
     wanted = [i for i, x in enumerate(examples) if x.is_floating_point()]
     traced = [*examples, *constants]
     dynamic += [False] * len(constants)

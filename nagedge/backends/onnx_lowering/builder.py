@@ -58,7 +58,7 @@ class GraphBuilder:
     def nested(self) -> GraphBuilder:
         """Return a builder for a graph within this one; their names never meet."""
         inner = GraphBuilder()
-        inner._counter = self._counter  # noqa: SLF001 -- of its own class
+        inner._counter = self._counter
         return inner
 
     # --- tensors ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from onnx import helper
 from torch import Tensor, fx
 
 from nagedge.backends import traced
-from nagedge.backends.onnx_lowering import compute, elementwise, recurrent, structure
+from nagedge.backends.onnx_lowering import compute, elementwise, recurrent, scatter, structure
 from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder
 from nagedge.backends.traced import is_size, rule_of
 from nagedge.errors import UnsupportedOperatorError
@@ -24,7 +24,7 @@ from nagedge.specs import TensorSpec
 
 __all__ = ["inner_nodes", "lower_to_onnx", "unsupported_operators"]
 
-RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES, **recurrent.RULES}
+RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES, **recurrent.RULES, **scatter.RULES}
 
 MINIMUM_OPSET = 18
 _IR_VERSION_OF_OPSET = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10}

@@ -1,8 +1,8 @@
-"""Recurrent layers: ONNX's own operators where only their result is wanted, loops over the tokens where the gradient
-needs what a layer computed on its way.
+"""Recurrent layers as ONNX's own operators, or as loops over the tokens.
 
-``GRU`` and ``LSTM`` return no gates. A ``Scan`` that does the same step by step returns all of it and costs hardly more;
-it saves computing the gates a second time. The body of a ``Scan`` reads weights from the graph around it.
+``GRU`` and ``LSTM`` serve where only their result is wanted. The gradient needs the gates too, which they do not
+return: a ``Scan`` that does the same token by token returns all of it and takes less time. (ONNX Runtime's ``RNN``
+takes twice as long as a ``Scan``, so it is not used.) The body of a ``Scan`` reads weights from the graph around it.
 """
 
 from __future__ import annotations
@@ -117,12 +117,14 @@ def _reordered(builder: GraphBuilder, name: str, order: Sequence[int]) -> str:
     return builder.add("Unsqueeze", [name, builder.ints([0])])
 
 
-def _fused(builder: GraphBuilder, op: str, node: fx.Node, order: Sequence[int], **attributes: Any) -> tuple[str, ...]:  # fmt: skip
+def _fused(
+    builder: GraphBuilder, op: str, node: fx.Node, order: Sequence[int], **attributes: Any
+) -> tuple[str, ...]:
     """Return Y and the last states of an ONNX recurrent operator, without their axis of directions.
 
     Args:
         builder: of the graph.
-        op: ``GRU``, ``LSTM`` or ``RNN``.
+        op: ``GRU`` or ``LSTM``.
         node: of the layer.
         order: where ONNX's gates stand among torch's.
         attributes: of the operator, besides size and direction.
@@ -150,7 +152,7 @@ def _fused(builder: GraphBuilder, op: str, node: fx.Node, order: Sequence[int], 
 def _gru(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
     _, h0, w_ih, w_hh, b_ih, b_hh, reverse = node.args
     if _used(node) <= {0}:
-        return (_fused(builder, "GRU", node, (1, 0, 2), linear_before_reset=1)[0],)
+        return _fused(builder, "GRU", node, (1, 0, 2), linear_before_reset=1)[0], *[""] * 4
     weights = _by_gate(builder, w_hh, 3)
     biases, own_bias = _named(builder, [b_ih]), []
     if b_hh is not None:  # that of the new state's product comes before the reset
@@ -180,7 +182,7 @@ def _lstm(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
     _, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse = node.args
     if _used(node) <= {0, 1}:
         y, _, cell = _fused(builder, "LSTM", node, (0, 3, 1, 2))
-        return y, cell
+        return y, cell, *[""] * 5
     given = _products(builder, node, w_ih, _named(builder, [b_ih, b_hh]), 4)
     weights = _by_gate(builder, w_hh, 4)
 

@@ -260,12 +260,6 @@ def _select_scatter(builder: GraphBuilder, node: fx.Node) -> str:
     return _scatter_into(builder, node, axis, index, index + 1, source)
 
 
-def _scatter_add(builder: GraphBuilder, node: fx.Node) -> str:
-    x, _, indices, src = node.args
-    names = [builder.tensor(x), builder.tensor(indices), builder.tensor(src)]
-    return builder.add("ScatterElements", names, axis=axis_of(node), reduction="add")
-
-
 RULES: dict[str, Rule] = {
     "view": _view, "reshape": _view, "_unsafe_view": _view, "_reshape_copy": _view, "view_copy": _view,
     "permute": _permute, "transpose": _permute, "t": _permute, "expand": _expand, "unsqueeze": _unsqueeze,
@@ -273,5 +267,4 @@ RULES: dict[str, Rule] = {
     "split_with_sizes": _split, "unbind": _unbind, "constant_pad_nd": _pad, "flip": _flip,
     "index_select": _index_select, "gather": _gather, "embedding": _embedding, "index": _index,
     "_unsafe_index": _index, "repeat": _repeat, "slice_scatter": _slice_scatter, "select_scatter": _select_scatter,
-    "scatter_add": _scatter_add,
 }  # fmt: skip

@@ -1,12 +1,12 @@
 """Recurrent layers as operators of their own: one a layer and direction, and one a backward recursion.
 
-torch takes ``aten.gru.input`` and its like apart into half a dozen operators a token. Here a layer stays whole while a
-graph is traced and differentiated, so that a backend can write the one operator that its format has for it. Its gradient
-needs little that is sequential: with the gates of all tokens at hand, everything but the recursion of the state's
-gradient is element-wise or one matrix product over all tokens at once, and that recursion is an operator too.
+torch takes ``aten.gru.input`` and its like apart into half a dozen operators a token. Here a layer stays whole while
+a graph is traced and differentiated, so that a backend can write what its format has for it. Its gradient needs little
+that is sequential: with the gates of all tokens at hand, everything but the recursion of the state's gradient is
+element-wise or one matrix product over all tokens at once, and that recursion is an operator too.
 
-All operators take and return time first, and states in the order of the input, whatever their direction is. The gates and
-their order are torch's. :data:`RECURRENT` expands each into portable operators, token by token.
+All operators take and return time first, and states in the order of the input, whatever their direction is. The gates
+and their order are torch's. :data:`RECURRENT` expands each into portable operators, token by token.
 """
 
 from __future__ import annotations
@@ -84,8 +84,15 @@ def gru_layer(
 
 
 def lstm_layer(
-    x: Tensor, h0: Tensor, c0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None, reverse: bool,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, ...]:
     """One direction of one layer of :class:`torch.nn.LSTM` without projection.
 
         i, f, o = sigmoid(W_i x + b_i + W_h h + b_h)     c' = f * c + i * g
@@ -97,8 +104,8 @@ def lstm_layer(
         reverse: from the last token to the first.
 
     Returns:
-        ``h'`` ``[time, batch, hidden]`` and the last ``c'`` ``[batch, hidden]``; and for the gradient ``c'``, i, f, g and o,
-        each ``[time, batch, hidden]``.
+        ``h'`` ``[time, batch, hidden]`` and the last ``c'`` ``[batch, hidden]``; and for the gradient ``c'``, i, f, g
+        and o, each ``[time, batch, hidden]``.
     """
     hidden = w_hh.shape[1]
     given = products(x, w_ih, b_ih if b_ih is None or b_hh is None else b_ih + b_hh)
@@ -118,8 +125,15 @@ def lstm_layer(
 
 
 def rnn_layer(
-    x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None, reverse: bool, relu: bool,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    h0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    reverse: bool,
+    relu: bool,
+) -> Tensor:
     """One direction of one layer of :class:`torch.nn.RNN`: ``h' = tanh(W_i x + b_i + W_h h + b_h)``, or its relu.
 
     Args:
@@ -153,7 +167,8 @@ def state_gradient(
 
     Args:
         dy: gradient of the layer's output, ``[time, batch, hidden]``.
-        factors: what ``dh`` is multiplied by to give the gradient of each row of ``w_hh h``, ``[time, batch, k hidden]``.
+        factors: what ``dh`` is multiplied by to give the gradient of each row of ``w_hh h``,
+            ``[time, batch, k hidden]``.
         direct: what of ``dh`` reaches the state before without ``w_hh``, ``[time, batch, hidden]``; None: nothing.
         w_hh: ``[k hidden, hidden]``.
         reverse: the layer's own direction.
@@ -188,7 +203,8 @@ def states_gradient(
         e[t-1] = forget[t] * dc[t]               d[t-1] = (factors[t] * (dc[t], dc[t], dc[t], dh[t])) @ w_hh
 
     Args:
-        dy: gradient of the layer's output, ``[time, batch, hidden]``. dc_n: of its last cell, ``[batch, hidden]``, or None.
+        dy: gradient of the layer's output, ``[time, batch, hidden]``.
+        dc_n: of its last cell, ``[batch, hidden]``, or None.
         factors: what ``dc`` (i, f, g) and ``dh`` (o) are multiplied by to give the gradient of the gate before its
             activation, ``[time, batch, 4 hidden]``.
         of_cell: derivative of the state by the cell. forget: the gate f. Both ``[time, batch, hidden]``.

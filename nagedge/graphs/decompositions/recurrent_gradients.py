@@ -58,13 +58,15 @@ class Gru(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the gradient needs."""
         x, h0, w_ih, w_hh, b_ih, b_hh, reverse = inputs
         ctx.save_for_backward(x, h0, w_ih, w_hh, *output)
         ctx.biases, ctx.reverse = (b_ih is not None, b_hh is not None), reverse
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the inputs, from those of the results."""
         x, h0, w_ih, w_hh, y, reset, update, new, own_new = ctx.saved_tensors
         if dy is None:
             return (None,) * 7
@@ -92,13 +94,15 @@ class Lstm(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep what the gradient needs."""
         x, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse = inputs
         ctx.save_for_backward(x, h0, c0, w_ih, w_hh, *output)
         ctx.biases, ctx.reverse = (b_ih is not None, b_hh is not None), reverse
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, dc_n: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None, dc_n: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the inputs, from those of the results."""
         x, h0, c0, w_ih, w_hh, y, _, cells, write, forget, new, out = ctx.saved_tensors
         if dy is None and dc_n is None:
             return (None,) * 8
@@ -131,6 +135,7 @@ class Rnn(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what the gradient needs."""
         x, h0, w_ih, w_hh, b_ih, b_hh, reverse, relu = inputs
         ctx.save_for_backward(x, h0, w_ih, w_hh, output)
         ctx.biases, ctx.reverse, ctx.relu = (b_ih is not None, b_hh is not None), reverse, relu
@@ -138,6 +143,7 @@ class Rnn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the inputs, from those of the results."""
         x, h0, w_ih, w_hh, y = ctx.saved_tensors
         if dy is None:
             return (None,) * 8

@@ -1,8 +1,8 @@
 """torch's recurrent operators, all layers and directions in one, kept whole or taken apart into layers.
 
-``aten.gru.input``, ``aten.lstm.input``, ``aten.rnn_tanh.input`` and ``aten.rnn_relu.input`` would be unrolled by torch's
-Python dispatcher before any decomposition table is asked: :func:`whole_recurrent` keeps them, :func:`by_layer` makes
-layers of them.
+``aten.gru.input``, ``aten.lstm.input``, ``aten.rnn_tanh.input`` and ``aten.rnn_relu.input`` would be unrolled by
+torch's Python dispatcher before any decomposition table is asked: :func:`whole_recurrent` keeps them, :func:`by_layer`
+makes layers of them.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def by_layer(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _by_layer(
-    layer: Callable[..., tuple[Tensor, ...]], x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], layers: int,
-    both: bool, batch_first: bool,
+    layer: Callable[..., tuple[Tensor, ...]], x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor],
+    layers: int, both: bool, batch_first: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Run layers on layers; every direction of a layer reads both of the layer before.
 
@@ -172,7 +172,8 @@ def _lstm(
 
     def layer(x: Tensor, h0: Tensor, c0: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         *own, reverse = rest
-        return Lstm.apply(x, h0, c0, own[0], own[1], *_biases(own), reverse)[:2]
+        y, last, *_ = Lstm.apply(x, h0, c0, own[0], own[1], *_biases(own), reverse)
+        return y, last
 
     return _by_layer(layer, x, states, weights, layers, both, batch_first)
 
