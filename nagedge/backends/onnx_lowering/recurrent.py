@@ -222,22 +222,23 @@ def _zeros(builder: GraphBuilder, node: fx.Node) -> str:
     return builder.add("ConstantOfShape", [shape], value=zero)
 
 
-def _state_gradient(builder: GraphBuilder, node: fx.Node) -> tuple[str, str]:
+def _state_gradient(builder: GraphBuilder, node: fx.Node) -> tuple[str, str, str]:
     dy, factors, direct, w_hh, reverse = node.args
     weight = builder.tensor(w_hh)
     rows, hidden = (int(size) for size in fake_of(w_hh).shape)
+    whole = 1 in _used(node)
 
     def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
         dh = body.add("Add", [tokens[0], states[0]])
         spread = body.add("Concat", [dh] * (rows // hidden), axis=1) if rows > hidden else dh
-        product = [body.add("Mul", [tokens[1], spread]), weight]
-        if direct is not None:
-            product.append(body.add("Mul", [tokens[2], dh]))
-        return [body.add("Gemm", product)], [dh]
+        dp = body.add("Mul", [tokens[1], spread])
+        passed = [body.add("Mul", [tokens[2], dh])] if direct is not None else []
+        return [body.add("Gemm", [dp, weight, *passed])], [dp, dh] if whole else [dp]
 
     sequences = _named(builder, [dy, factors, direct])
-    last, collected = _scan(builder, step, [_zeros(builder, node)], sequences, 1, reverse=not reverse)
-    return collected[0], last[0]
+    count = 2 if whole else 1
+    last, collected = _scan(builder, step, [_zeros(builder, node)], sequences, count, reverse=not reverse)
+    return collected[0], collected[1] if whole else "", last[0]
 
 
 def _states_gradient(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
@@ -247,13 +248,13 @@ def _states_gradient(builder: GraphBuilder, node: fx.Node) -> tuple[str, ...]:
     def step(body: GraphBuilder, states: list[str], tokens: list[str]) -> tuple[list[str], list[str]]:
         dh = body.add("Add", [tokens[0], states[0]])
         dc = body.add("Add", [body.add("Mul", [tokens[2], dh]), states[1]])
-        pre = body.add("Mul", [tokens[1], body.add("Concat", [dc, dc, dc, dh], axis=1)])
-        return [body.add("Gemm", [pre, weight]), body.add("Mul", [dc, tokens[3]])], [dh, dc]
+        dp = body.add("Mul", [tokens[1], body.add("Concat", [dc, dc, dc, dh], axis=1)])
+        return [body.add("Gemm", [dp, weight]), body.add("Mul", [dc, tokens[3]])], [dp]
 
     zeros = _zeros(builder, node)
     states = [zeros, zeros if dc_n is None else builder.tensor(dc_n)]
     sequences = _named(builder, [dy, factors, of_cell, forget])
-    last, collected = _scan(builder, step, states, sequences, 2, reverse=not reverse)
+    last, collected = _scan(builder, step, states, sequences, 1, reverse=not reverse)
     return *collected, *last
 
 

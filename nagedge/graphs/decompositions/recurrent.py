@@ -159,33 +159,35 @@ def rnn_layer(
 
 def state_gradient(
     dy: Tensor, factors: Tensor, direct: Tensor | None, w_hh: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of a layer's state at every token, from the last that the layer computed to the first.
 
         dh[t] = dy[t] + d[t]
-        d[t-1] = direct[t] * dh[t] + (factors[t] * (dh[t], ..., dh[t])) @ w_hh
+        dp[t] = factors[t] * (dh[t], ..., dh[t])
+        d[t-1] = dp[t] @ w_hh + direct[t] * dh[t]
 
     Args:
         dy: gradient of the layer's output, ``[time, batch, hidden]``.
-        factors: what ``dh`` is multiplied by to give the gradient of each row of ``w_hh h``,
-            ``[time, batch, k hidden]``.
+        factors: derivative of the next state by each row of ``w_hh h``, ``[time, batch, k hidden]``.
         direct: what of ``dh`` reaches the state before without ``w_hh``, ``[time, batch, hidden]``; None: nothing.
         w_hh: ``[k hidden, hidden]``.
         reverse: the layer's own direction.
 
     Returns:
-        ``dh`` ``[time, batch, hidden]``, and the gradient of the initial state ``[batch, hidden]``.
+        ``dp``, the gradient of ``w_hh h``, ``[time, batch, k hidden]``; ``dh`` ``[time, batch, hidden]``; and the
+        gradient of the initial state ``[batch, hidden]``.
     """
     times = w_hh.shape[0] // w_hh.shape[1]
     parts = []
     carried = None
     for t in _steps(dy.shape[0], reverse=not reverse):
         dh = dy[t] if carried is None else dy[t] + carried
-        pre = factors[t] * (dh if times == 1 else torch.cat([dh] * times, 1))
-        carried = torch.mm(pre, w_hh) if direct is None else torch.addmm(direct[t] * dh, pre, w_hh)
-        parts.append(dh)
+        dp = factors[t] * (dh if times == 1 else torch.cat([dh] * times, 1))
+        carried = torch.mm(dp, w_hh) if direct is None else torch.addmm(direct[t] * dh, dp, w_hh)
+        parts.append((dp, dh))
     assert carried is not None  # a sequence has a token
-    return _in_order(parts, reverse=not reverse), carried
+    dps, dhs = (_in_order(part, reverse=not reverse) for part in zip(*parts, strict=True))
+    return dps, dhs, carried
 
 
 def states_gradient(
@@ -196,23 +198,25 @@ def states_gradient(
     forget: Tensor,
     w_hh: Tensor,
     reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of an LSTM's state and cell at every token, from the last that the layer computed to the first.
 
         dh[t] = dy[t] + d[t]                     dc[t] = of_cell[t] * dh[t] + e[t]
-        e[t-1] = forget[t] * dc[t]               d[t-1] = (factors[t] * (dc[t], dc[t], dc[t], dh[t])) @ w_hh
+        d[t-1] = dp[t] @ w_hh                    e[t-1] = forget[t] * dc[t]
+        dp[t] = factors[t] * (dc[t], dc[t], dc[t], dh[t])
 
     Args:
         dy: gradient of the layer's output, ``[time, batch, hidden]``.
         dc_n: of its last cell, ``[batch, hidden]``, or None.
-        factors: what ``dc`` (i, f, g) and ``dh`` (o) are multiplied by to give the gradient of the gate before its
-            activation, ``[time, batch, 4 hidden]``.
+        factors: derivatives of the next cell by i, f, g before their activations, and of the next state by o,
+            ``[time, batch, 4 hidden]``.
         of_cell: derivative of the state by the cell. forget: the gate f. Both ``[time, batch, hidden]``.
         w_hh: ``[4 hidden, hidden]``.
         reverse: the layer's own direction.
 
     Returns:
-        ``dh`` and ``dc`` ``[time, batch, hidden]``, and the gradients of the initial state and cell.
+        ``dp``, the gradient of the gates before their activations, ``[time, batch, 4 hidden]``; and the gradients of
+        the initial state and cell.
     """
     parts = []
     carried, carried_cell = None, dc_n
@@ -220,13 +224,12 @@ def states_gradient(
         dh = dy[t] if carried is None else dy[t] + carried
         dc = dh * of_cell[t]
         dc = dc if carried_cell is None else dc + carried_cell
-        carried_cell = dc * forget[t]
-        carried = torch.mm(factors[t] * torch.cat([dc, dc, dc, dh], 1), w_hh)
-        parts.append((dh, dc))
+        dp = factors[t] * torch.cat([dc, dc, dc, dh], 1)
+        carried, carried_cell = torch.mm(dp, w_hh), dc * forget[t]
+        parts.append(dp)
     assert carried is not None  # a sequence has a token
     assert carried_cell is not None
-    dhs, dcs = (_in_order(part, reverse=not reverse) for part in zip(*parts, strict=True))
-    return dhs, dcs, carried, carried_cell
+    return _in_order(parts, reverse=not reverse), carried, carried_cell
 
 
 # --- as operators ---------------------------------------------------------------------------------------------------
@@ -249,13 +252,12 @@ def _rnn_shapes(x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, *rest: Any) -
     return _empty(x, w_hh.shape[1])
 
 
-def _gradient_shapes(dy: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return _empty(dy, dy.shape[2]), dy.new_empty(dy.shape[1:])
+def _gradient_shapes(dy: Tensor, factors: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(factors), torch.empty_like(dy), dy.new_empty(dy.shape[1:])
 
 
-def _gradients_shapes(dy: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    whole, first = _gradient_shapes(dy)
-    return whole, torch.empty_like(whole), first, torch.empty_like(first)
+def _gradients_shapes(dy: Tensor, dc_n: Tensor | None, factors: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(factors), dy.new_empty(dy.shape[1:]), dy.new_empty(dy.shape[1:])
 
 
 _LAYER = "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh, bool reverse"
@@ -276,14 +278,14 @@ RNN_LAYER = _operator("rnn_layer", f"Tensor x, Tensor h0, {_LAYER}, bool relu", 
 STATE_GRADIENT = _operator(
     "state_gradient",
     "Tensor dy, Tensor factors, Tensor? direct, Tensor w_hh, bool reverse",
-    2,
+    3,
     state_gradient,
     _gradient_shapes,
 )
 STATES_GRADIENT = _operator(
     "states_gradient",
     "Tensor dy, Tensor? dc_n, Tensor factors, Tensor of_cell, Tensor forget, Tensor w_hh, bool reverse",
-    4,
+    3,
     states_gradient,
     _gradients_shapes,
 )

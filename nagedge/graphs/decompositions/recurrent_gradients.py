@@ -77,8 +77,7 @@ class Gru(torch.autograd.Function):
         d_reset = d_own_new * own_new * (1 - reset)
         d_update = (before - new) * update * (1 - update)
         factors = torch.cat([d_reset, d_update, d_own_new], 2)
-        dh, dh0 = STATE_GRADIENT(dy, factors, update, w_hh, ctx.reverse)
-        d_own = factors * torch.cat([dh, dh, dh], 2)
+        d_own, dh, dh0 = STATE_GRADIENT(dy, factors, update, w_hh, ctx.reverse)
         d_given = torch.cat([d_own[:, :, : 2 * hidden], d_new * dh], 2)
         weights = _weight_gradients(d_given, d_own, x, before, ctx.biases)
         return _input_gradient(d_given, w_ih), dh0, *weights, None
@@ -119,8 +118,7 @@ class Lstm(torch.autograd.Function):
             2,
         )
         given = torch.zeros_like(y) if dy is None else dy
-        dh, dc, dh0, dc0 = STATES_GRADIENT(given, dc_n, factors, of_cell, forget, w_hh, ctx.reverse)
-        d_gates = factors * torch.cat([dc, dc, dc, dh], 2)
+        d_gates, dh0, dc0 = STATES_GRADIENT(given, dc_n, factors, of_cell, forget, w_hh, ctx.reverse)
         weights = _weight_gradients(d_gates, d_gates, x, before, ctx.biases)
         return _input_gradient(d_gates, w_ih), dh0, dc0, *weights, None
 
@@ -149,7 +147,6 @@ class Rnn(torch.autograd.Function):
             return (None,) * 8
         before = _before(h0, y, reverse=ctx.reverse)
         factors = (y > 0).to(y.dtype) if ctx.relu else 1 - y * y
-        dh, dh0 = STATE_GRADIENT(dy, factors, None, w_hh, ctx.reverse)
-        d_own = factors * dh
+        d_own, _, dh0 = STATE_GRADIENT(dy, factors, None, w_hh, ctx.reverse)
         weights = _weight_gradients(d_own, d_own, x, before, ctx.biases)
         return _input_gradient(d_own, w_ih), dh0, *weights, None, None

@@ -74,8 +74,8 @@ def recursion(direct: bool, gates: int, reverse: bool) -> Lowering:
 
     def function(dy: Tensor, factors: Tensor, passed: Tensor, w: Tensor) -> list[Tensor]:
         turned = [item.transpose(0, 1) for item in (dy, factors, passed)]
-        dh, first = STATE_GRADIENT(*turned[:2], turned[2] if direct else None, w, reverse)
-        return [dh.transpose(0, 1), first]
+        dp, dh, first = STATE_GRADIENT(*turned[:2], turned[2] if direct else None, w, reverse)
+        return [dp.transpose(0, 1), first, *([dh.transpose(0, 1)] if direct else [])]
 
     draws = [normal(TIME, size) for size in (HIDDEN, gates * HIDDEN, HIDDEN)]
     label = f"{gates} gates{', direct' * direct}{', reverse' * reverse}"
@@ -89,8 +89,8 @@ def double_recursion(last_cell: bool, reverse: bool) -> Lowering:
         dy: Tensor, dc_n: Tensor, factors: Tensor, of_cell: Tensor, forget: Tensor, w: Tensor
     ) -> list[Tensor]:
         turned = [item.transpose(0, 1) for item in (dy, factors, of_cell, forget)]
-        dh, dc, *first = STATES_GRADIENT(turned[0], dc_n if last_cell else None, *turned[1:], w, reverse)
-        return [dh.transpose(0, 1), dc.transpose(0, 1), *first]
+        dp, *first = STATES_GRADIENT(turned[0], dc_n if last_cell else None, *turned[1:], w, reverse)
+        return [dp.transpose(0, 1), *first]
 
     draws = [
         normal(TIME, HIDDEN),
