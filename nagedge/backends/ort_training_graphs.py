@@ -167,7 +167,7 @@ def eval_model(
 
 def _losses(inference: InferenceGraph, tasks: Sequence[TaskSpec], opset: int) -> onnx.ModelProto:
     """Return the losses as a graph of the outputs, the targets and the sample weights."""
-    results: Any = next(node for node in inference.module.graph.nodes if node.op == "output").args[0]
+    results: Any = next(node for node in inference.whole.graph.nodes if node.op == "output").args[0]
     outputs = []
     for name, result in zip(inference.outputs, results, strict=True):
         fake = result.meta["val"]

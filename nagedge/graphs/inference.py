@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx
@@ -37,19 +38,23 @@ class InferenceGraph:
     """A traced forward pass.
 
     Attributes:
-        module: called with one tensor an entry of ``inputs``, then the tensors of ``state``.
+        whole: called with one tensor an entry of ``inputs``, then the tensors of ``state``. Recurrent layers are whole,
+            for backends that have an operator for them.
         inputs, outputs: specs of the inputs; task names.
         state: parameters, buffers and constants, by their name in the model.
         batch: ``None`` for a symbolic batch, else its only size.
-        whole: as ``module``, but with recurrent layers whole, for backends that have an operator for them.
     """
 
-    module: fx.GraphModule
+    whole: fx.GraphModule
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     state: Mapping[str, Tensor]
     batch: int | None
-    whole: fx.GraphModule
+
+    @cached_property
+    def module(self) -> fx.GraphModule:
+        """As ``whole``, in portable operators: recurrent layers are expanded, which takes time if they are long."""
+        return expanded(self.whole, RECURRENT)
 
 
 def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> InferenceGraph:
@@ -84,5 +89,4 @@ def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> Infer
         raise FixedBatchError("the inference graph fixes its batch size")
     clean(module, differentiated=True)
     named = {name: state[name] for name in forward.state_names}
-    portable = expanded(module, RECURRENT)
-    return InferenceGraph(portable, forward.inputs, forward.outputs, named, forward.batch, module)
+    return InferenceGraph(module, forward.inputs, forward.outputs, named, forward.batch)
