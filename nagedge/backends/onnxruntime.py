@@ -59,16 +59,14 @@ def lower(
             "it, which is in float32 where its processor has no half precision. Set ort_format = false, and let the "
             "device load infer.onnx."
         )
-    graphs: dict[str, fx.GraphModule] = {"infer": inference.module}
+    # What converts to another precision knows matrix products, but no recurrent layers.
+    infer = inference.whole if target.precision == "fp32" else inference.module
+    graphs: dict[str, fx.GraphModule] = {"infer": infer}
     if step is not None:
         graphs["train_step"] = step.module
     for module in graphs.values():
         check_operators(module, target, module_of)
-    models = {
-        "infer": _onnx(
-            inference.module, inference.inputs, inference.outputs, inference.state, target, "infer"
-        )
-    }
+    models = {"infer": _onnx(infer, inference.inputs, inference.outputs, inference.state, target, "infer")}
     models["infer"] = in_precision(
         models["infer"], target, inference.inputs, calibration, batch=inference.batch or target.batch
     )

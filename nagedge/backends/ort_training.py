@@ -59,10 +59,10 @@ def lower(
     """
     del calibration
     assert target.opset is not None  # load_target makes sure of it
-    check_operators(inference.module, target, module_of)
+    check_operators(inference.whole, target, module_of)
     models = {
         "infer": lower_to_onnx(
-            inference.module,
+            inference.whole,
             inference.inputs,
             inference.outputs,
             inference.state,

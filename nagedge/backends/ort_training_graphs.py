@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from nagedge.backends.onnx_lowering import lower_to_onnx
+from nagedge.backends.onnx_lowering import inner_nodes, lower_to_onnx
 from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.forward import TRACED_BATCH, trace
 from nagedge.graphs.gradients import GradientGraph
@@ -137,7 +137,7 @@ def eval_model(
     runtime feeds both models from one list of parameters.
     """
     model = lower_to_onnx(
-        inference.module, inference.inputs, inference.outputs, inference.state, opset=opset, name="eval_model"
+        inference.whole, inference.inputs, inference.outputs, inference.state, opset=opset, name="eval_model"
     )
     graph = model.graph
     specs = {spec.name: spec for spec in gradients.inputs}
@@ -167,7 +167,7 @@ def eval_model(
 
 def _losses(inference: InferenceGraph, tasks: Sequence[TaskSpec], opset: int) -> onnx.ModelProto:
     """Return the losses as a graph of the outputs, the targets and the sample weights."""
-    results: Any = next(node for node in inference.module.graph.nodes if node.op == "output").args[0]
+    results: Any = next(node for node in inference.whole.graph.nodes if node.op == "output").args[0]
     outputs = []
     for name, result in zip(inference.outputs, results, strict=True):
         fake = result.meta["val"]
@@ -217,6 +217,9 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str], *, prefix: str) ->
         for values in (node.input, node.output):
             for i, value in enumerate(values):
                 values[i] = new(value)
+        for inner in inner_nodes(node):  # their own tensors have names that no other graph has
+            for i, value in enumerate(inner.input):
+                inner.input[i] = names.get(value, value)
     for tensor in graph.initializer:
         tensor.name = new(tensor.name)
 

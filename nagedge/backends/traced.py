@@ -34,6 +34,8 @@ __all__ = [
 
 Number = int | float | bool
 
+_NAMESPACES = ("aten", "nagedge")
+
 FILLED = {
     "full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like", "new_zeros", "new_full", "empty",
 }  # fmt: skip
@@ -55,7 +57,7 @@ def unsupported_operators(module: fx.GraphModule, rules: Mapping[str, Any]) -> l
 def rule_of(node: fx.Node, rules: Mapping[str, Any]) -> Any:
     """Return the rule of a node's operator, or None."""
     target = node.target
-    if not isinstance(target, OpOverload) or target.namespace != "aten":
+    if not isinstance(target, OpOverload) or target.namespace not in _NAMESPACES:
         return None
     return rules.get(target.overloadpacket.__name__)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,7 +29,9 @@ from nagedge.graphs.batch_norm import track_statistics
 from nagedge.graphs.batch_size import doubtful_sizes, same_at
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import FORWARD, whole_interpolations
+from nagedge.graphs.decompositions.recurrent_modules import by_layer, whole_recurrent, with_aten_names
 from nagedge.graphs.example import call_arguments, input_specs, run_example
+from nagedge.graphs.products import merge_products
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
 
@@ -77,6 +79,10 @@ class ForwardGraph:
             dict(zip(self.updated_buffers, flat[count:], strict=True)),
         )
 
+    def prepared(self) -> ForwardGraph:
+        """Return the graph to trace further: recurrent layers have derivatives of their own, products are merged."""
+        return replace(self, module=by_layer(merge_products(self.module)))
+
 
 def trace(
     function: Callable[..., Sequence[Tensor]],
@@ -85,6 +91,7 @@ def trace(
     *,
     batch: int | None,
     decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+    whole_layers: bool = False,
 ) -> tuple[fx.GraphModule, bool]:
     """Trace ``function`` on fake tensors and return its functional graph and whether its batch stayed symbolic.
 
@@ -94,6 +101,7 @@ def trace(
         dynamic: for each argument, whether its axis 0 is the batch.
         batch: ``None`` for a symbolic batch, else the size to fix.
         decompositions: as for :func:`torch.fx.experimental.proxy_tensor.make_fx`.
+        whole_layers: leave recurrent layers whole, as torch's operators.
 
     The module's ``meta["doubtful_sizes"]`` are batch sizes at which ``function`` might branch in another way.
     """
@@ -115,6 +123,7 @@ def trace(
         mode,
         enable_python_dispatcher(),
         whole_interpolations(),
+        whole_recurrent() if whole_layers else nullcontext(),
         _without_fused_kernels(),
         without_collection(),
     ):
@@ -127,6 +136,8 @@ def trace(
     specialised = bool(shape_env.replacements) and any(
         value.is_number for value in shape_env.replacements.values()
     )
+    with_aten_names(module.graph)
+    module.recompile()
     module.meta["doubtful_sizes"] = doubtful_sizes(shape_env)
     return module, batch is None and not specialised
 
@@ -175,7 +186,9 @@ def trace_forward(
     for attempt in attempts:
         try:
             with torch.no_grad():
-                module, symbolic = trace(forward, arguments, dynamic, batch=attempt, decompositions=FORWARD)
+                module, symbolic = trace(
+                    forward, arguments, dynamic, batch=attempt, decompositions=FORWARD, whole_layers=True
+                )
         except NagEdgeError:
             raise
         except Exception as error:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx
 
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
+from nagedge.graphs.decompositions.recurrent import RECURRENT
 from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
+from nagedge.graphs.specialization import expanded
 from nagedge.specs import BATCH, TensorSpec
 
 __all__ = ["InferenceGraph", "trace_inference"]
@@ -26,6 +29,7 @@ _KEPT = (
     aten.elu.default,
     aten.leaky_relu.default,
     aten.softplus.default,
+    *RECURRENT,
 )
 
 
@@ -34,17 +38,23 @@ class InferenceGraph:
     """A traced forward pass.
 
     Attributes:
-        module: called with one tensor an entry of ``inputs``, then the tensors of ``state``.
+        whole: called with one tensor an entry of ``inputs``, then the tensors of ``state``. Recurrent layers are whole,
+            for backends that have an operator for them.
         inputs, outputs: specs of the inputs; task names.
         state: parameters, buffers and constants, by their name in the model.
         batch: ``None`` for a symbolic batch, else its only size.
     """
 
-    module: fx.GraphModule
+    whole: fx.GraphModule
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     state: Mapping[str, Tensor]
     batch: int | None
+
+    @cached_property
+    def module(self) -> fx.GraphModule:
+        """As ``whole``, in portable operators: recurrent layers are expanded, which takes time if they are long."""
+        return expanded(self.whole, RECURRENT)
 
 
 def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> InferenceGraph:
@@ -54,9 +64,10 @@ def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> Infer
         FixedBatchError: the forward graph's batch is symbolic, but a decomposition fixes it.
     """
     count = len(forward.inputs)
+    prepared = forward.prepared()
 
     def infer(*flat: Tensor) -> list[Tensor]:
-        outputs, _ = forward(dict(zip(forward.state_names, flat[count:], strict=True)), flat[:count])
+        outputs, _ = prepared(dict(zip(forward.state_names, flat[count:], strict=True)), flat[:count])
         return list(outputs.values())
 
     table = decomposition_table()

@@ -19,6 +19,7 @@ from torch import fx, nn
 
 from nagedge.errors import BundleError
 from nagedge.graphs.decompositions import PORTABLE_OPS, decomposition_table
+from nagedge.graphs.decompositions.recurrent_modules import WHOLE_RECURRENT
 from nagedge.graphs.forward import ForwardGraph
 from nagedge.specs import TensorSpec
 
@@ -171,6 +172,7 @@ def _is_harmless(function: torch._ops.OpOverload) -> bool:
         torch.Tag.core in function.tags
         or function in _decomposed()
         or function is torch.ops.aten.reshape.default
+        or function in WHOLE_RECURRENT
     )
     return known or function.overloadpacket.__name__ in PORTABLE_OPS
 

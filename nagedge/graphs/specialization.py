@@ -22,7 +22,7 @@ from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.forward import FixedBatchError
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
-__all__ = ["specialize"]
+__all__ = ["expanded", "specialize"]
 
 Rule = Callable[..., Any]
 
@@ -63,6 +63,22 @@ def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
     return replace(
         step, module=select_outputs(module, range(len(step.outputs))), traced=module, deferred=frozenset()
     )
+
+
+def expanded(module: fx.GraphModule, rules: Mapping[Any, Rule]) -> fx.GraphModule:
+    """Return ``module`` with the operators of ``rules`` expanded; itself where it has none of them."""
+    if not any(node.target in rules for node in module.graph.nodes):
+        return module
+    outputs = next(node for node in module.graph.nodes if node.op == "output").args[0]
+    assert isinstance(outputs, (list, tuple))  # a traced graph returns a list
+    module = select_outputs(module, range(len(outputs)))
+    table = decomposition_table(rules)
+    known: dict[Hashable, fx.GraphModule] = {}
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and node.target in rules:
+            _expand(module, node, table, known, is_constant=False)
+    clean(module, differentiated=True)
+    return module
 
 
 def _constants(module: fx.GraphModule, inputs: int) -> set[fx.Node]:

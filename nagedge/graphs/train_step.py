@@ -110,6 +110,7 @@ def trace_train_step(
         name for name in forward.state_names if name not in set(trainable) | set(forward.updated_buffers)
     ]
     decayed = frozenset(name for name in trainable if is_decayed(name, state[name]))
+    forward = forward.prepared()
     graph = divide(forward, trainable) if rules.balancing == "pcgrad" else forward
     own_state = rules.state(tasks)
     buffer_names = (*forward.updated_buffers, *own_state)

@@ -12,7 +12,9 @@ from torch.fx import GraphModule
 
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import FORWARD, PORTABLE_OPS, decomposition_table, whole_interpolations
+from nagedge.graphs.decompositions.recurrent_modules import by_layer
 from nagedge.graphs.forward import trace
+from nagedge.graphs.products import merge_products
 
 Inputs = Callable[[int], Sequence[Tensor]]
 
@@ -102,10 +104,13 @@ def check(
             if shape:
                 shape[batch_axis] = 1
             cotangents.append(torch.randn(shape, dtype=torch.float64, generator=generator))
-        captured, symbolic = trace(forward, examples, dynamic, batch=None, decompositions=FORWARD)
+        captured, symbolic = trace(
+            forward, examples, dynamic, batch=None, decompositions=FORWARD, whole_layers=True
+        )
     assert symbolic, "the forward pass fixed the batch size"
     clean(captured)
     captured, constants = lift_constants(captured)
+    captured = by_layer(merge_products(captured))
     wanted = [i for i, x in enumerate(examples) if x.is_floating_point()]
     traced = [*examples, *constants]
     dynamic += [False] * len(constants)

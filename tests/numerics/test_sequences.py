@@ -51,6 +51,30 @@ def test_relu_recurrence() -> None:
     check(Output(nn.RNN(4, 3, nonlinearity="relu", batch_first=True, bias=False)), normal(4, 4))
 
 
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_states_to_begin_with_are_differentiated(kind: type[nn.Module]) -> None:
+    class Begun(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(4, 3, batch_first=True, bias=False)
+            self.first = nn.Parameter(torch.randn(2, 1, 1, 3, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h0, c0 = self.first.expand(-1, -1, x.shape[0], -1).unbind(0)
+            _, last = self.layer(x, (h0, c0) if kind is nn.LSTM else h0)
+            return last[1][0] if kind is nn.LSTM else last[0]
+
+    check(Begun(), normal(3, 4), batches=(2, 1))
+
+
+def test_projected_states() -> None:
+    check(Output(nn.LSTM(4, 5, proj_size=3, batch_first=True), states=True), normal(3, 4), batches=(2, 1))
+
+
+def test_one_token() -> None:
+    check(Output(nn.LSTM(4, 3, batch_first=True)), normal(1, 4), batches=(2, 1))
+
+
 def test_cells() -> None:
     check(nn.GRUCell(4, 4), normal(4, count=2))
     check(nn.RNNCell(4, 4), normal(4, count=2))

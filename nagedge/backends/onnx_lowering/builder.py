@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,14 +53,19 @@ class GraphBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._symbols: dict[sympy.Symbol, tuple[str, int]] = {}
         self._sizes: dict[tuple[sympy.Expr, bool], str] = {}
-        self._counter = 0
+        self._counter = itertools.count(1)
+
+    def nested(self) -> GraphBuilder:
+        """Return a builder for a graph within this one; their names never meet."""
+        inner = GraphBuilder()
+        inner._counter = self._counter
+        return inner
 
     # --- tensors ------------------------------------------------------------------------------------------------
 
     def fresh(self, stem: str) -> str:
         """Return a new tensor name."""
-        self._counter += 1
-        return f"{stem}_{self._counter}"
+        return f"{stem}_{next(self._counter)}"
 
     def add(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Append a node with one output and return its name."""

@@ -15,16 +15,16 @@ from onnx import helper
 from torch import Tensor, fx
 
 from nagedge.backends import traced
-from nagedge.backends.onnx_lowering import compute, elementwise, structure
+from nagedge.backends.onnx_lowering import compute, elementwise, recurrent, scatter, structure
 from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder
 from nagedge.backends.traced import is_size, rule_of
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem
 from nagedge.specs import TensorSpec
 
-__all__ = ["lower_to_onnx", "unsupported_operators"]
+__all__ = ["inner_nodes", "lower_to_onnx", "unsupported_operators"]
 
-RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES}
+RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES, **recurrent.RULES, **scatter.RULES}
 
 MINIMUM_OPSET = 18
 _IR_VERSION_OF_OPSET = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
@@ -110,6 +110,8 @@ def _used(builder: GraphBuilder, outputs: set[str]) -> tuple[list[onnx.NodeProto
     for node in reversed(builder.nodes):
         if not read.isdisjoint(node.output):
             read.update(node.input)
+            for inner in inner_nodes(node):
+                read.update(inner.input)
             nodes.append(node)
     return nodes[::-1], [tensor for tensor in builder.initializers if tensor.name in read]
 
@@ -143,9 +145,15 @@ def _name_outputs(
         fake = result.meta["val"]
         shape = ["batch" if isinstance(s, torch.SymInt) else int(s) for s in fake.shape]
         infos.append(helper.make_tensor_value_info(name, DTYPES[fake.dtype], shape))
-    for node in builder.nodes:
-        for values in (node.input, node.output):
-            for i, value in enumerate(values):
-                if value in renamed:
-                    values[i] = renamed[value]
+    for outer in builder.nodes:
+        for node in (outer, *inner_nodes(outer)):
+            for values in (node.input, node.output):
+                for i, value in enumerate(values):
+                    if value in renamed:
+                        values[i] = renamed[value]
     return infos
+
+
+def inner_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nodes of the graph that a loop runs: they read tensors of the graph around it too."""
+    return [inner for attribute in node.attribute for inner in attribute.g.node]

@@ -27,9 +27,11 @@ from nagedge.graphs.decompositions import (
     padding,
     phases,
     pooling,
+    scatter_onnx,
     sums,
     tensors,
 )
+from nagedge.graphs.decompositions.recurrent import RECURRENT, WHOLE
 from nagedge.graphs.decompositions.resize import INTERPOLATIONS, whole_interpolations
 
 __all__ = [
@@ -64,6 +66,7 @@ FORWARD: Mapping[OpOverload, Rule] = {
 PORTABLE: Mapping[OpOverload, Rule] = {
     **FORWARD,
     **INTERPOLATIONS,
+    **RECURRENT,
     # convolution
     aten.convolution_backward.default: convolution.convolution_backward(
         convolution.input_gradient_by_convolution
@@ -163,6 +166,9 @@ ONNX: Mapping[OpOverload, Rule] = {
     aten.hardswish.default: masks.hardswish,
     aten.hardswish_backward.default: masks.hardswish_backward,
     aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
+    aten.embedding_dense_backward.default: scatter_onnx.embedding_dense_backward,
+    aten.scatter_add.default: scatter_onnx.scatter_add,
+    **WHOLE,
 }
 """Overrides for ONNX Runtime."""
 

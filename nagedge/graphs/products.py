@@ -1,0 +1,76 @@
+"""One large matrix product where torch makes many small ones with the same matrix.
+
+A linear layer on a tensor whose axes were swapped (attention's projections, a layer that wants time first) becomes a
+batched product with the weight repeated for every matrix of the batch. Its gradients would be as many, and their sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from nagedge.graphs.decompositions.tensors import is_static, reshape
+
+__all__ = ["merge_products"]
+
+aten = torch.ops.aten
+
+_REPEATING = frozenset(
+    {
+        aten.expand.default, aten.view.default, aten.reshape.default, aten._unsafe_view.default,
+        aten.unsqueeze.default, aten.clone.default,
+    }
+)  # fmt: skip
+"""Operators that, as long as the last two sizes stay, only repeat a matrix or regroup such repetitions."""
+
+
+def merge_products(module: fx.GraphModule) -> fx.GraphModule:
+    """Return ``module`` with ``bmm(x, the same matrix for all)`` as one product; itself where it has none.
+
+    Args:
+        module: traced, so that its nodes know their shapes.
+    """
+    found = {}
+    for node in module.graph.nodes:
+        if node.target is aten.bmm.default:
+            matrix = _repeated(node.args[1])
+            if matrix is not None:
+                found[node] = matrix
+    if not found:
+        return module
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in module.graph.nodes:
+        if node in found:
+            copies[node] = graph.call_function(_product, (copies[node.args[0]], copies[found[node]]))
+            copies[node].meta = dict(node.meta)
+        else:
+            copies[node] = graph.node_copy(node, lambda source: copies[source])
+    graph.eliminate_dead_code()
+    return fx.GraphModule(module, graph)
+
+
+def _repeated(node: fx.Node) -> fx.Node | None:
+    """Return the matrix ``[k, n]`` that ``[batch, k, n]`` repeats, if it is one."""
+    shape = _shape(node)
+    source = node
+    while source.target in _REPEATING and shape and len(_shape(source)) > 2:
+        (source, *_) = source.all_input_nodes
+        if _shape(source)[-2:] != shape[-2:]:
+            return None
+    return source if len(_shape(source)) == 2 else None
+
+
+def _shape(node: fx.Node) -> list[str]:
+    """Return a node's sizes, comparable where they depend on the batch; nothing where they are unknown."""
+    value: Any = node.meta.get("val")
+    return [str(size) for size in value.shape] if isinstance(value, Tensor) else []
+
+
+def _product(x: Tensor, matrix: Tensor) -> Tensor:
+    """``x @ matrix``: ``[batch, m, k]`` by ``[k, n]``."""
+    product = torch.mm(reshape(x, [-1, x.shape[2]]), matrix)
+    rows = [x.shape[0], -1] if is_static(x.shape[0]) else [-1, x.shape[1]]
+    return reshape(product, [*rows, matrix.shape[1]])
