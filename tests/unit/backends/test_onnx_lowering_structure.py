@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from lowering_harness import Lowering, case, check, flags, ints, lowered, normal
+from torch import Tensor
 
 from nagedge.backends.onnx_lowering.structure import RULES
 from nagedge.errors import UnsupportedOperatorError
 
 aten = torch.ops.aten
+
+
+def permuted(sizes: list[int], order: list[int]) -> Callable[[Tensor], Tensor]:
+    """Return a function that orders an image's axes, seen as ``[batch, *sizes]``, anew; some formats have five."""
+
+    def function(x: Tensor) -> Tensor:
+        ordered = aten.permute.default(aten.view.default(x, [x.shape[0], *sizes]), order)
+        flat: Tensor = aten.reshape.default(ordered, [x.shape[0], -1])
+        return flat
+
+    return function
+
 
 CASES: list[Lowering] = [
     # shapes
@@ -40,37 +55,17 @@ CASES: list[Lowering] = [
     case("_reshape_copy", "", lambda x: aten._reshape_copy.default(x, [x.shape[0], 6]), normal(2, 3)),
     case("view_copy", "", lambda x: aten.view_copy.default(x, [x.shape[0], 6]), normal(2, 3)),
     case("permute", "negative axes", lambda x: aten.permute.default(x, [-1, 0, -2]), normal(2, 3)),
-    case(
-        "permute",
-        "phases, SpaceToDepth",
-        lambda x: aten.permute.default(x, [0, 3, 5, 1, 2, 4]),
-        normal(2, 3, 2, 4, 2),
-    ),
-    case(
-        "permute",
-        "pixel_unshuffle",
-        lambda x: aten.permute.default(x, [0, 1, 3, 5, 2, 4]),
-        normal(2, 3, 3, 4, 3),
-    ),
-    case(
-        "permute",
-        "phases, DepthToSpace",
-        lambda x: aten.permute.default(x, [0, 3, 4, 1, 5, 2]),
-        normal(3, 3, 2, 4, 5),
-    ),
-    case(
-        "permute",
-        "pixel_shuffle",
-        lambda x: aten.permute.default(x, [0, 1, 4, 2, 5, 3]),
-        normal(2, 3, 3, 4, 5),
-    ),
-    case(
-        "permute",
-        "unequal blocks",
-        lambda x: aten.permute.default(x, [0, 3, 5, 1, 2, 4]),
-        normal(2, 3, 2, 4, 3),
-    ),
-    case("permute", "six axes", lambda x: aten.permute.default(x, [0, 5, 4, 3, 2, 1]), normal(2, 3, 2, 4, 2)),
+    *[
+        case("permute", label, permuted(sizes, order), normal(*image))
+        for label, image, sizes, order in (
+            ("phases, SpaceToDepth", (2, 6, 8), [2, 3, 2, 4, 2], [0, 3, 5, 1, 2, 4]),
+            ("pixel_unshuffle", (2, 9, 12), [2, 3, 3, 4, 3], [0, 1, 3, 5, 2, 4]),
+            ("phases, DepthToSpace", (18, 4, 5), [3, 3, 2, 4, 5], [0, 3, 4, 1, 5, 2]),
+            ("pixel_shuffle", (18, 4, 5), [2, 3, 3, 4, 5], [0, 1, 4, 2, 5, 3]),
+            ("unequal blocks", (2, 6, 12), [2, 3, 2, 4, 3], [0, 3, 5, 1, 2, 4]),
+            ("six axes", (2, 6, 8), [2, 3, 2, 4, 2], [0, 5, 4, 3, 2, 1]),
+        )
+    ],
     case("transpose", "negative axes", lambda x: aten.transpose.int(x, -1, 0), normal(2, 3)),
     case("transpose", "to itself", lambda x: aten.transpose.int(x, 1, -2), normal(2, 3)),
     case("t", "matrix", aten.t.default, normal(3)),
