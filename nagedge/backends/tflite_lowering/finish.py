@@ -38,27 +38,33 @@ def _live(operations: list[Operation], wanted: set[int]) -> list[Operation]:
 
 
 def _fuse(operations: list[Operation], tensors: list[Tensor], outputs: set[int]) -> list[Operation]:
-    """Let an operator apply the activation that alone reads its result."""
+    """Let an operator apply the activation that alone reads its result, perhaps in another shape."""
     readers: dict[int, int] = {}
     for operation in operations:
         for index in operation.inputs:
             readers[index] = readers.get(index, 0) + 1
     made_by: dict[int, Operation] = {}
     kept: list[Operation] = []
+
+    def alone(index: int) -> Operation | None:
+        """What makes a tensor that one operation reads."""
+        return made_by.get(index) if readers[index] == 1 and index not in outputs else None
+
     for operation in operations:
-        source = made_by.get(operation.inputs[0]) if operation.inputs else None
+        last = source = alone(operation.inputs[0]) if operation.inputs else None
+        if source is not None and source.kind == "RESHAPE":
+            source = alone(source.inputs[0])
         if (
             operation.kind in _FUSED
+            and last is not None
             and source is not None
             and source.kind in _FUSES
             and source.options.get("fusedActivationFunction", "NONE") == "NONE"
-            and readers[operation.inputs[0]] == 1
-            and operation.inputs[0] not in outputs
             and tensors[operation.inputs[0]].dtype == np.float32
         ):
             source.options = {**source.options, "fusedActivationFunction": _FUSED[operation.kind]}
-            source.outputs = list(operation.outputs)
-            made_by[source.outputs[0]] = source
+            last.outputs = list(operation.outputs)
+            made_by[last.outputs[0]] = last
             continue
         kept.append(operation)
         for output in operation.outputs:

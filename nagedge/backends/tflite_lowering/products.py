@@ -113,15 +113,16 @@ def product(builder: GraphBuilder, left: Value, right: Value) -> Value:
 def _is_cheaper_transposed(rows: Size, columns: Size, inner: Size) -> bool:
     """Whether ``A^T B``, ``[rows, inner] @ [inner, columns]``, is clearly cheaper as the transposed ``B^T A``.
 
-    The left factor is transposed, the right one packed, which takes XNNPACK twice as long a value; a product is
-    computed in tiles of 7 rows and 32 columns; what it gives is transposed once more. [32, 3136] @ [3136, 144]: 0.45,
-    transposed 0.31 ms; [16, 18432] @ [18432, 27]: 0.61 and 0.85 ms.
+    The left factor is transposed, the right one packed in strips of 32 columns, however few there are, and a product
+    computed in tiles of 7 rows; what it gives is transposed once more. Nanoseconds, fitted to both orientations of
+    [32, 3136] @ [3136, 144]: 0.45, 0.31 ms; [16, 18432] @ [18432, 27]: 0.61, 0.85; [64, 2000] @ [2000, 40]: 0.15, 0.10;
+    [16, 12544] @ [12544, 9]: 0.30, 0.23.
     """
     if not (isinstance(rows, int) and isinstance(columns, int) and isinstance(inner, int)):
         return False
 
     def cost(m: int, n: int) -> float:
-        return inner * (0.3 * m + 0.6 * n + 1.8 * math.ceil(m / 7) * math.ceil(n / 32))
+        return inner * (0.3 * m + math.ceil(n / 32) * (15.0 + 1.8 * math.ceil(m / 7)))
 
     return cost(columns, rows) + 0.3 * rows * columns < 0.85 * cost(rows, columns)
 

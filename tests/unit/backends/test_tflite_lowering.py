@@ -102,7 +102,7 @@ OWN = [
         ]
     ),
     case("bmm", "both factors stored transposed", lambda x: torch.bmm(x.mT, x.sin().mT), normal(4, 4)),
-    case("mm", "cheaper the other way round", transposed_product, normal(20, 32), rtol=1e-5, atol=1e-5),
+    case("mm", "cheaper the other way round", transposed_product, normal(250, 32), rtol=1e-5, atol=1e-4),
     *(case("slice", f"steps: {label}", lambda x, at=at: x[at] + 0, draw) for label, at, draw in STEPS),
     case("slice", "steps of channels last", channels_last_steps, normal(3, 7, 6), constants=(weight(5, 3, 1, 1),)),
     case("slice", "steps of whole numbers", lambda x: x[:, 1::3] + 1, ints(0, 9, 10)),
