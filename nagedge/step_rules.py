@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from nagedge.errors import ConfigurationError, nearest_name
 
-__all__ = ["BALANCING", "BALANCING_PREFIX", "PLAIN", "RESTARTS", "RESTART_PREFIX", "StepRules"]
+__all__ = [
+    "BALANCING",
+    "BALANCING_PREFIX",
+    "PLAIN",
+    "RESTARTS",
+    "RESTART_PREFIX",
+    "StepRules",
+    "entries_under",
+]
+
+_Value = TypeVar("_Value")
 
 BALANCING: Mapping[str, Mapping[str, float]] = {
     "static": {},
@@ -82,10 +93,6 @@ class StepRules:
         """Return a number of the balancing method, given or by default."""
         return float(self.options.get(name, BALANCING[self.balancing][name]))
 
-    def known_options(self) -> tuple[str, ...]:
-        """Return the names of the balancing method's options."""
-        return tuple(BALANCING[self.balancing])
-
     def balancing_state(self, tasks: int) -> dict[str, list[float]]:
         """Return what the balancing method remembers from step to step, as it is at first: float32 vectors by name.
 
@@ -108,6 +115,11 @@ class StepRules:
             },
             **{f"{RESTART_PREFIX}{name}": value for name, value in self.restart_state().items()},
         }
+
+
+def entries_under(prefix: str, entries: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Return the entries whose name begins with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in entries.items() if name.startswith(prefix)}
 
 
 PLAIN = StepRules()

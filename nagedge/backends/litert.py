@@ -24,7 +24,7 @@ from nagedge.backends.tflite_lowering import (
     unsupported_operators,
 )
 from nagedge.backends.tflite_lowering.model import Subgraph
-from nagedge.graphs.decompositions.convolution_rows import CHANNELS_LAST
+from nagedge.graphs.decompositions import CHANNELS_LAST
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.train_step import StepGraph
 from nagedge.specs import TensorSpec

@@ -6,6 +6,7 @@ which trains on the host; :mod:`nagedge.training.balancing.on_device` holds them
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from nagedge.graphs.features import DividedGraph
 from nagedge.graphs.forward import ForwardGraph
 from nagedge.specs import TaskSpec
 from nagedge.step_rules import StepRules
-from nagedge.tasks import loss_sums, task_loss
+from nagedge.tasks import labelled_tasks, total_loss, weighted_loss
 
 __all__ = ["Batch", "Objective", "follow_up", "objective"]
 
@@ -78,12 +79,12 @@ def objective(
     if isinstance(graph, DividedGraph):
         return _projected(graph, tasks, model_state, batch)
     outputs, buffers = graph(model_state, batch.inputs)
-    losses = _losses(tasks, outputs, batch)
-    weighted = _weighted(tasks, losses)
-    total = _sum(weighted)
+    total, losses = total_loss(tasks, outputs, batch.targets, batch.sample_weight)
     if rules.balancing == "static":
         return Objective(total, total, losses, buffers, {})
-    present = _present(tasks, outputs, batch)
+    # the same products as in the total: cleaning the graph makes them one
+    weighted = [weighted_loss(task, losses[task.name]) for task in tasks]
+    present = labelled_tasks(tasks, outputs, batch.targets, batch.sample_weight)
     seen = torch.where(present, torch.stack([loss.detach() for loss in weighted]), state["last"])
     flags = present.to(seen.dtype)
     factors, remembered = _FACTORS[rules.balancing](rules, seen, flags, state)
@@ -107,8 +108,10 @@ def follow_up(
         state: with ``last``, the losses before the update.
     """
     outputs, _ = graph(model_state, batch.inputs)
-    now = torch.stack(_weighted(tasks, _losses(tasks, outputs, batch)))
-    now = torch.where(_present(tasks, outputs, batch), now, state["last"])
+    _, losses = total_loss(tasks, outputs, batch.targets, batch.sample_weight)
+    now = torch.stack([weighted_loss(task, losses[task.name]) for task in tasks])
+    present = labelled_tasks(tasks, outputs, batch.targets, batch.sample_weight)
+    now = torch.where(present, now, state["last"])
     delta = (state["last"] + _FAMO_EPSILON).log() - (now + _FAMO_EPSILON).log()
     shares = torch.softmax(state["logits"], 0)
     gradient = shares * (delta - (shares * delta).sum()) + rules.option("weight_decay") * state["logits"]
@@ -125,31 +128,8 @@ def _left_out(beta: float, count: Tensor) -> Tensor:
     return 1 - (count * math.log(beta)).exp()
 
 
-def _losses(tasks: Sequence[TaskSpec], outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    return {
-        task.name: task_loss(task, outputs[task.name], batch.targets[task.name], batch.sample_weight)
-        for task in tasks
-    }
-
-
-def _weighted(tasks: Sequence[TaskSpec], losses: Mapping[str, Tensor]) -> list[Tensor]:
-    return [losses[task.name] if task.weight == 1 else task.weight * losses[task.name] for task in tasks]
-
-
 def _sum(terms: Sequence[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
-
-
-def _present(tasks: Sequence[TaskSpec], outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    """Return which tasks have labels, bool ``[tasks]``: where there is none the loss's denominator is 0."""
-    counts = [
-        loss_sums(task, outputs[task.name].detach(), batch.targets[task.name], batch.sample_weight)[1]
-        for task in tasks
-    ]
-    return torch.stack(counts) > 0
+    return functools.reduce(torch.add, terms)
 
 
 def _uncertainty(
@@ -206,21 +186,18 @@ def _projected(graph: DividedGraph, tasks: Sequence[TaskSpec], model_state: Stat
     features, buffers = graph.shared(model_state, batch.inputs)
     fixed = [feature.detach() for feature in features]
 
-    def weighted_loss(index: int, given: list[Tensor]) -> Tensor:
+    def loss_of(index: int, given: list[Tensor]) -> Tensor:
         outputs, _ = graph.outputs(model_state, batch.inputs, given)
-        return _weighted(tasks[index : index + 1], _losses(tasks[index : index + 1], outputs, batch))[0]
+        return total_loss(tasks[index : index + 1], outputs, batch.targets, batch.sample_weight)[0]
 
-    rows = [
-        grad(lambda given, index=index: weighted_loss(index, given))(fixed) for index in range(len(tasks))
-    ]
+    rows = [grad(lambda given, index=index: loss_of(index, given))(fixed) for index in range(len(tasks))]
     rows = [[part.detach() for part in row] for row in rows]
     products = [
         [_sum([(a * b).sum() for a, b in zip(one, other, strict=True)]) for other in rows] for one in rows
     ]
     factors = _pcgrad_factors(products)
     outputs, more = graph.outputs(model_state, batch.inputs, fixed)
-    losses = _losses(tasks, outputs, batch)
-    total = _sum(_weighted(tasks, losses))
+    total, losses = total_loss(tasks, outputs, batch.targets, batch.sample_weight)
     followed = total
     for place, feature in enumerate(features):
         combined = _sum([factor * row[place] for factor, row in zip(factors, rows, strict=True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Hashable
 from typing import Any
@@ -42,10 +43,25 @@ def clean(module: fx.GraphModule, *, differentiated: bool = False) -> None:
         elif node.target in _VIEWS:
             # The strides a view was traced with need not be those it meets when the graph runs.
             node.target = aten.reshape.default
+        elif node.target is aten.constant_pad_nd.default:
+            _join_pads(node)
     if differentiated:
         _share_repeated(graph)
     graph.eliminate_dead_code()
     module.recompile()
+
+
+def _join_pads(node: fx.Node) -> None:
+    """Pad once where a tensor that was padded with the same value is padded again."""
+    first: Any = node.args[0]
+    if first.target is not aten.constant_pad_nd.default or first.kwargs or node.kwargs:
+        return
+    source, inner, inner_value = (*first.args, 0.0)[:3]
+    outer, outer_value = (*node.args[1:], 0.0)[:2]
+    both: list[Any] = [*inner, *outer]  # type: ignore[misc]
+    if inner_value == outer_value and all(isinstance(n, int) and n >= 0 for n in both):
+        sums = [a + b for a, b in itertools.zip_longest(both[: len(inner)], both[len(inner) :], fillvalue=0)]
+        node.args = (source, sums, outer_value)
 
 
 def _share_repeated(graph: fx.Graph) -> None:

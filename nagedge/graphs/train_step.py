@@ -26,7 +26,7 @@ from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, 
 from nagedge.graphs.restart import RestartTest
 from nagedge.graphs.update import nesterov_update
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
-from nagedge.step_rules import BALANCING_PREFIX, PLAIN, RESTART_PREFIX, StepRules
+from nagedge.step_rules import BALANCING_PREFIX, PLAIN, RESTART_PREFIX, StepRules, entries_under
 from nagedge.tasks import target_spec
 from nagedge.training.nesterov import is_decayed
 
@@ -128,7 +128,8 @@ def trace_train_step(
         buffers = take(buffer_names)
         constants = dict(zip(frozen, values, strict=True))
         batch = Batch(inputs, targets, sample_weight)
-        balancing = _under(BALANCING_PREFIX, buffers, own_state)
+        own = {name: buffers[name] for name in own_state}
+        balancing = entries_under(BALANCING_PREFIX, own)
 
         def loss(trained: dict[str, Tensor]) -> tuple[Tensor, tuple[Any, ...]]:
             found = objective(rules, graph, tasks, constants | buffers | trained, batch, balancing)
@@ -136,7 +137,7 @@ def trace_train_step(
 
         followed, (_, (total, by_task, new_buffers, remembered)) = grad_and_value(loss, has_aux=True)(params)
         gradients = [followed[name] for name in trainable]
-        restart = RestartTest(rules, momentum, total, _under(RESTART_PREFIX, buffers, own_state))
+        restart = RestartTest(rules, momentum, total, entries_under(RESTART_PREFIX, own))
         new_params, new_velocities = nesterov_update(
             trainable, list(params.values()), gradients, list(velocities.values()), decayed=decayed, lr=lr,
             momentum=momentum, weight_decay=weight_decay, restarts=None if rules.restart == "none" else restart,
@@ -213,11 +214,6 @@ def select_outputs(module: fx.GraphModule, indices: Sequence[int]) -> fx.GraphMo
     graph.output([returned[index] for index in indices])
     graph.eliminate_dead_code()
     return fx.GraphModule(module, graph)  # it brings the constants that the graph reads
-
-
-def _under(prefix: str, buffers: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Return those of ``names`` that begin with ``prefix``, without it."""
-    return {name.removeprefix(prefix): buffers[name] for name in names if name.startswith(prefix)}
 
 
 def _target_specs(tasks: Sequence[TaskSpec]) -> list[TensorSpec]:

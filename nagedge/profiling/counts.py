@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nagedge.devices.arm64 import Installation
-from nagedge.devices.counting import EVIDENCE_COUNT, count_calls
+from nagedge.devices.counting import EVIDENCE_COUNT, Counted, count_calls
 from nagedge.devices.emulator import RUNTIMES_OF
 from nagedge.errors import RuntimeUnavailableError
 from nagedge.profiling.artifacts import Artifact, feeds
@@ -40,7 +40,7 @@ def count_artifact(
         bundle: where the artifact is. artifact: what is run.
         made: the emulator. core: of :data:`nagedge.devices.cores.CORES`.
         regions: calls to count after the warm-up, at least; short calls are counted more often.
-        progress: called with the share done.
+        progress: called with the share done, which never falls.
 
     Raises:
         BundleError: the runtime refuses the artifact, or the emulator crashes.
@@ -55,19 +55,26 @@ def count_artifact(
     training = bundle.manifest.training
     inputs = feeds(bundle, artifact.what, artifact.batch, lr=training.lr if training is not None else 0.0)
     expected = host_outputs(artifact, inputs)
-    counted = count_calls(
-        made, core, artifact.backend, artifact.file, inputs,
-        signature=artifact.signature, regions=regions, progress=progress,
-    )  # fmt: skip
-    if counted.median.instructions < _SHORT_CALL and regions < _REGIONS_OF_SHORT:
-        counted = count_calls(
+    shown = 0.0
+
+    def advance(share: float) -> None:
+        nonlocal shown
+        shown = max(shown, share)  # counting again does not take back what was shown
+        progress(shown)
+
+    def counted(regions: int) -> Counted:
+        return count_calls(
             made, core, artifact.backend, artifact.file, inputs,
-            signature=artifact.signature, regions=_REGIONS_OF_SHORT, progress=progress,
+            signature=artifact.signature, regions=regions, progress=advance,
         )  # fmt: skip
+
+    found = counted(regions)
+    if found.median.instructions < _SHORT_CALL and regions < _REGIONS_OF_SHORT:
+        found = counted(_REGIONS_OF_SHORT)
     return CountProfile(
         name=artifact.what, device=f"emulated:{core}", target=artifact.target, precision=artifact.precision,
-        artifact=artifact.name, runtime=counted.runtime, batch=artifact.batch, evidence=EVIDENCE_COUNT,
-        call=counted.call, regions=counted.regions, median=counted.median, lowest=counted.lowest,
-        highest=counted.highest, first=counted.first, empty=counted.empty, traffic=counted.traffic,
-        parity=compare_outputs(counted.outputs, expected, rtol=artifact.rtol, atol=artifact.atol),
+        artifact=artifact.name, runtime=found.runtime, batch=artifact.batch, evidence=EVIDENCE_COUNT,
+        call=found.call, regions=found.regions, median=found.median, lowest=found.lowest,
+        highest=found.highest, first=found.first, empty=found.empty, traffic=found.traffic,
+        parity=compare_outputs(found.outputs, expected, rtol=artifact.rtol, atol=artifact.atol),
     )  # fmt: skip

@@ -12,6 +12,7 @@ import re
 import struct
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,6 +82,18 @@ def has_native(serial: str, artifact: Artifact) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What :func:`native_rounds` is asked for; ``program`` starts the program on its cores."""
+
+    bundle: Bundle
+    artifact: Artifact
+    serial: str
+    program: str
+    threads: int
+    budget_s: float
+
+
 def native_rounds(
     bundle: Bundle, artifact: Artifact, serial: str, *, threads: int, budget_s: float, pinning: Pinning
 ) -> Callable[[int, Callable[[], None]], Round]:
@@ -91,34 +104,26 @@ def native_rounds(
     """
     adb.shell(serial, f"rm -rf {_FOLDER}/model && mkdir -p {_FOLDER}/model/test_data_set_0")
     program = _pushed_program(serial, native_program(artifact))
-    if artifact.backend == "onnxruntime":
-        return _perf_test(bundle, artifact, serial, program, threads, budget_s, pinning)
-    return _benchmark_model(bundle, artifact, serial, program, threads, budget_s, pinning)
+    asked = _Asked(bundle, artifact, serial, f"{pinning.prefix}{program}", threads, budget_s)
+    return _perf_test(asked) if artifact.backend == "onnxruntime" else _benchmark_model(asked)
 
 
-def _benchmark_model(
-    bundle: Bundle,
-    artifact: Artifact,
-    serial: str,
-    program: str,
-    threads: int,
-    budget_s: float,
-    pinning: Pinning,
-) -> Callable[[int, Callable[[], None]], Round]:
+def _benchmark_model(asked: _Asked) -> Callable[[int, Callable[[], None]], Round]:
+    artifact, serial = asked.artifact, asked.serial
     model = f"{_FOLDER}/model/{artifact.file.name}"
     adb.push(serial, artifact.file, model)
     # A file with several signatures is refused until one is named (benchmark_tflite_model.cc); older programs, which do
     # not know the flag, ignore the signatures.
-    several = "train_step" in bundle.manifest.targets[artifact.target].artifacts
+    several = "train_step" in asked.bundle.manifest.targets[artifact.target].artifacts
     flags = (
-        f"--graph={model} --num_threads={threads} --warmup_runs=1 --num_runs={_FEWEST_RUNS} "
-        f"--min_secs={budget_s:.3f} --max_secs={10 * budget_s + 10:.0f}"
+        f"--graph={model} --num_threads={asked.threads} --warmup_runs=1 --num_runs={_FEWEST_RUNS} "
+        f"--min_secs={asked.budget_s:.3f} --max_secs={10 * asked.budget_s + 10:.0f}"
         + (f" --signature_to_run_for={artifact.signature}" if several else "")
     )
 
     def take(number: int, watch: Callable[[], None]) -> Round:
         found = _read(
-            lambda: parse_benchmark_model(_run(serial, f"{pinning.prefix}{program} {flags}", watch)),
+            lambda: parse_benchmark_model(_run(serial, f"{asked.program} {flags}", watch)),
             artifact, serial,
         )  # fmt: skip
         figure_us = found.mean_us if found.median_us is None else found.median_us
@@ -140,17 +145,10 @@ def _benchmark_model(
     return take
 
 
-def _perf_test(
-    bundle: Bundle,
-    artifact: Artifact,
-    serial: str,
-    program: str,
-    threads: int,
-    budget_s: float,
-    pinning: Pinning,
-) -> Callable[[int, Callable[[], None]], Round]:
+def _perf_test(asked: _Asked) -> Callable[[int, Callable[[], None]], Round]:
+    artifact, serial = asked.artifact, asked.serial
     adb.push(serial, artifact.file, f"{_FOLDER}/model/model.onnx")
-    fed = feeds(bundle, artifact.what, artifact.batch)
+    fed = feeds(asked.bundle, artifact.what, artifact.batch)
     with tempfile.TemporaryDirectory(prefix="nagedge-adb-") as name:
         for number, node in enumerate(load_session(artifact.file).get_inputs()):
             file = Path(name) / f"input_{number}.pb"
@@ -162,8 +160,8 @@ def _perf_test(
 
     def once(count: int, watch: Callable[[], None]) -> tuple[tuple[float, ...], Round]:
         command = (
-            f"cd {_FOLDER} && rm -f result.csv && LD_LIBRARY_PATH=. {pinning.prefix}{program} -e cpu -m times "
-            f"-r {count} -x {threads} -y 1{plain} model/model.onnx result.csv && echo && echo '#result' "
+            f"cd {_FOLDER} && rm -f result.csv && LD_LIBRARY_PATH=. {asked.program} -e cpu -m times "
+            f"-r {count} -x {asked.threads} -y 1{plain} model/model.onnx result.csv && echo && echo '#result' "
             "&& cat result.csv"
         )
         printed, _, written = _run(serial, command, watch).partition("#result")
@@ -182,7 +180,7 @@ def _perf_test(
         nonlocal runs
         if number == 0:
             durations, _ = _read(lambda: once(_PILOT_RUNS, watch), artifact, serial)
-            runs = int(min(_MOST_RUNS, max(_FEWEST_RUNS, budget_s / float(np.median(durations)))))
+            runs = int(min(_MOST_RUNS, max(_FEWEST_RUNS, asked.budget_s / float(np.median(durations)))))
         return _read(lambda: once(runs, watch), artifact, serial)[1]
 
     return take

@@ -1,12 +1,12 @@
 """LiteRT (ai-edge-litert): the signatures ``infer`` and ``train`` of a ``model.tflite``.
 
 The interpreter lives as long as the session: it allocates when the batch size changes and not otherwise. Results are
-copied out of its memory, which the next call overwrites.
+copied out of its memory, which the next call overwrites; the state of training stays there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nagedge.errors import BundleError, ConfigurationError, RuntimeUnavailableError, first_line
-from nagedge.runtimes.function_sessions import FunctionInference, FunctionTraining
+from nagedge.runtimes.function_sessions import FunctionInference
+from nagedge.runtimes.litert_training import LitertTraining
 from nagedge.runtimes.runner import TfliteFunction
 from nagedge.runtimes.state import TrainingState, initial_state
 
@@ -74,16 +75,15 @@ def load_interpreter(model: Path | bytes, *, threads: int = 1) -> Any:
 
 def open_training(
     bundle: Bundle, target: str | None = None, *, state: TrainingState | None = None, threads: int = 1
-) -> FunctionTraining:
+) -> LitertTraining:
     """Load the signature ``train``."""
     name, entry = bundle.target(target, role="train_step")
     path = bundle.file(entry.artifacts["train_step"])
     train = TfliteFunction(load_interpreter(path, threads=threads), "train")
 
-    def run(fed: Arrays) -> dict[str, Array]:
-        return _called(train, {key: array for key, array in fed.items() if key in train.shapes}, path)
-
-    return FunctionTraining(bundle, name, run, state or initial_state(bundle))
+    return LitertTraining(
+        bundle, name, train, state or initial_state(bundle), lambda call: _checked(call, path)
+    )
 
 
 def open_inference(
@@ -108,9 +108,16 @@ def open_inference(
 
 
 def _called(signature: TfliteFunction, fed: Arrays, path: Path) -> dict[str, Array]:
-    """Run a signature; LiteRT checks an operator only when it is given its sizes, and says then what it refuses."""
+    """Run a signature."""
+    results: dict[str, Array] = {}
+    _checked(lambda: results.update(signature(fed)), path)
+    return results
+
+
+def _checked(call: Callable[[], None], path: Path) -> None:
+    """Call; LiteRT checks an operator only when it is given its sizes, and says then what it refuses."""
     try:
-        return signature(fed)
+        call()
     except RuntimeError as error:
         raise BundleError(
             f"LiteRT refuses to run {str(path)!r}: {first_line(error)}. Export again, or update LiteRT."

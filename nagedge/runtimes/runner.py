@@ -254,11 +254,11 @@ class TfliteFunction:
         if signature is None:
             inputs, outputs = ({one["name"]: one for one in details} for details in (inputs, outputs))
         self.shapes = {name: tuple(one["shape"]) for name, one in inputs.items()}
-        self._inputs = {name: (one["index"], one["dtype"]) for name, one in inputs.items()}
-        self._outputs = {name: one["index"] for name, one in outputs.items()}
-        self._wrapper = interpreter._interpreter  # noqa: SLF001 - a signature has no public way without resizing
-        self._subgraph = 0 if signature is None else own._subgraph_index  # noqa: SLF001
-        self.invoke = functools.partial(self._wrapper.Invoke, self._subgraph)
+        self.inputs = {name: (one["index"], one["dtype"]) for name, one in inputs.items()}
+        self.outputs = {name: one["index"] for name, one in outputs.items()}
+        self.wrapper = interpreter._interpreter  # noqa: SLF001 - a signature has no public way without resizing
+        self.subgraph = 0 if signature is None else own._subgraph_index  # noqa: SLF001
+        self.invoke = functools.partial(self.wrapper.Invoke, self.subgraph)
 
     def __call__(self, given: Mapping[str, Any]) -> Arrays:
         """Return the outputs of one call."""
@@ -268,22 +268,22 @@ class TfliteFunction:
 
     def feed(self, given: Mapping[str, Any]) -> None:
         """Set every input; the format's integers may be narrower than those given."""
-        if set(given) != set(self._inputs):
-            raise ValueError(f"inputs {sorted(given)} were given, expected {sorted(self._inputs)}")
+        if set(given) != set(self.inputs):
+            raise ValueError(f"inputs {sorted(given)} were given, expected {sorted(self.inputs)}")
         for name, array in given.items():
             if array.shape != self.shapes[name]:
                 sizes = np.array(array.shape, np.int32)
-                self._wrapper.ResizeInputTensor(self._inputs[name][0], sizes, False, self._subgraph)
+                self.wrapper.ResizeInputTensor(self.inputs[name][0], sizes, False, self.subgraph)
                 self.shapes[name] = array.shape
-        self._wrapper.AllocateTensors(self._subgraph)
+        self.wrapper.AllocateTensors(self.subgraph)
         for name, array in given.items():
-            index, dtype = self._inputs[name]
-            self._wrapper.SetTensor(index, array.astype(dtype, copy=False), self._subgraph)
+            index, dtype = self.inputs[name]
+            self.wrapper.SetTensor(index, array.astype(dtype, copy=False), self.subgraph)
 
     def results(self) -> Arrays:
-        """Return copies of the outputs: the next call overwrites the interpreter's memory."""
-        read = self._wrapper.GetTensor
-        return {name: np.array(read(index, self._subgraph)) for name, index in self._outputs.items()}
+        """Return the outputs: the runtime copies them, as the next call overwrites its memory."""
+        read = self.wrapper.GetTensor
+        return {name: np.asarray(read(index, self.subgraph)) for name, index in self.outputs.items()}
 
 
 def _tflite_version(kind: str) -> str:

@@ -102,7 +102,7 @@ def checked_batch(
         if name not in given:
             raise DataError(f"{what} {name!r} is missing; got {', '.join(given) or 'none'}.")
         array = np.asarray(given[name])
-        if not np.can_cast(array.dtype, dtype, "same_kind"):
+        if array.dtype != np.dtype(dtype) and not np.can_cast(array.dtype, dtype, "same_kind"):
             raise DataError(f"{what} {name!r} has dtype {array.dtype}, expected {dtype}: convert it first.")
         array = np.ascontiguousarray(array, dtype=dtype)
         expected = [s if isinstance(s, int) else None for s in shape]
@@ -128,15 +128,13 @@ def checked_batch(
         }
     )
     batch = next(iter(sizes.values()))
-    weight = (
-        np.ones(batch, np.float32)
-        if sample_weight is None
-        else np.ascontiguousarray(sample_weight, np.float32)
-    )
-    if weight.ndim != 1 or not (weight >= 0).all() or np.isinf(weight).any():
-        raise DataError(
-            f"sample_weight of shape {list(weight.shape)}: expected one finite number >= 0 a row."
-        )
+    weight = np.ones(batch, np.float32)
+    if sample_weight is not None:
+        weight = np.ascontiguousarray(sample_weight, np.float32)
+        if weight.ndim != 1 or not (weight >= 0).all() or np.isinf(weight).any():
+            raise DataError(
+                f"sample_weight of shape {list(weight.shape)}: expected one finite number >= 0 a row."
+            )
     sizes["sample_weight"] = weight.shape[0]
     if batch == 0:
         raise DataError("the batch has no row: give at least one example.")

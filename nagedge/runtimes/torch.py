@@ -18,7 +18,7 @@ from nagedge.graphs.serialization import forward_from_json
 from nagedge.runtimes.state import TrainingState, checked_batch, initial_state
 from nagedge.runtimes.torch_balancing import ReferenceBatch, balancing_of
 from nagedge.runtimes.torch_threads import torch_threads
-from nagedge.step_rules import BALANCING_PREFIX
+from nagedge.step_rules import BALANCING_PREFIX, entries_under
 from nagedge.training.stepper import turns_back
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class _TorchTraining:
         self._rules = training.rules()
         own = {name: self._state[name] for name in self._rules.state(self._tasks)}
         self._balancing = balancing_of(
-            self._rules, self._forward, self._tasks, training.parameters, _without(BALANCING_PREFIX, own)
+            self._rules, self._forward, self._tasks, training.parameters, entries_under(BALANCING_PREFIX, own)
         )
         decayed = set(training.decayed)
         groups = [
@@ -156,10 +156,6 @@ class _TorchInference:
         with torch.no_grad(), torch_threads(self._threads):
             outputs, _ = self._forward(self._state, [torch.from_numpy(a) for a in checked.values()])
         return {key: value.numpy() for key, value in outputs.items()}
-
-
-def _without(prefix: str, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in entries.items() if key.startswith(prefix)}
 
 
 def _copy(tensor: Tensor) -> npt.NDArray[Any]:

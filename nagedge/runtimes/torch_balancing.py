@@ -12,7 +12,7 @@ from nagedge.graphs.features import DividedGraph, divide
 from nagedge.graphs.forward import ForwardGraph
 from nagedge.specs import TaskSpec
 from nagedge.step_rules import StepRules
-from nagedge.tasks import loss_sums, total_loss
+from nagedge.tasks import labelled_tasks, total_loss, weighted_loss
 from nagedge.training.balancing.on_device import ReferenceBalancing, pcgrad_factors
 
 __all__ = ["Balancing", "ReferenceBatch", "balancing_of"]
@@ -34,15 +34,11 @@ class ReferenceBatch:
 
     def weighted(self, by_task: State) -> Tensor:
         """Return the losses with their tasks' weights, ``[tasks]``."""
-        return torch.stack([task.weight * by_task[task.name] for task in self.tasks])
+        return torch.stack([weighted_loss(task, by_task[task.name]) for task in self.tasks])
 
     def flags(self, outputs: State) -> Tensor:
         """Return 1 for a task with labels, else 0, ``[tasks]``."""
-        counts = [
-            loss_sums(task, outputs[task.name].detach(), self.targets[task.name], self.sample_weight)[1]
-            for task in self.tasks
-        ]
-        return (torch.stack(counts) > 0).float()
+        return labelled_tasks(self.tasks, outputs, self.targets, self.sample_weight).float()
 
 
 class Balancing(Protocol):

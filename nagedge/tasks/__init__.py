@@ -37,12 +37,14 @@ __all__ = [
     "TaskKind",
     "check_targets",
     "has_labels",
+    "labelled_tasks",
     "loss_spec",
     "loss_sums",
     "measure",
     "target_spec",
     "task_loss",
     "total_loss",
+    "weighted_loss",
 ]
 
 TASK_KINDS: Mapping[str, TaskKind] = {
@@ -200,6 +202,23 @@ def has_labels(task: TaskSpec, target: Tensor, sample_weight: Tensor | None = No
     return (labelled if sample_weight is None else labelled & (sample_weight > 0)).any()
 
 
+def labelled_tasks(
+    tasks: Sequence[TaskSpec],
+    outputs: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    """Return which tasks a batch tells anything about, bool ``[tasks]``: where none, the loss's denominator is 0.
+
+    Unlike :func:`has_labels` it takes labels of a class with weight 0 for none. It can be traced as
+    :func:`task_loss` can.
+    """
+    counts = [
+        loss_sums(task, outputs[task.name].detach(), targets[task.name], sample_weight)[1] for task in tasks
+    ]
+    return torch.stack(counts) > 0
+
+
 def measure(task: TaskSpec, output: Array, target: Array) -> dict[str, float]:
     """Return the task's figures, in the units of the arrays; empty when no sample has a label.
 
@@ -214,6 +233,11 @@ def measure(task: TaskSpec, output: Array, target: Array) -> dict[str, float]:
     return TASK_KINDS[task.kind].metrics(output, target, task)
 
 
+def weighted_loss(task: TaskSpec, loss: Tensor) -> Tensor:
+    """Return a task's loss with the task's weight; a weight of 1 adds nothing to a traced graph."""
+    return loss if task.weight == 1 else task.weight * loss
+
+
 def total_loss(
     tasks: Sequence[TaskSpec],
     outputs: Mapping[str, Tensor],
@@ -224,5 +248,4 @@ def total_loss(
     losses = {
         task.name: task_loss(task, outputs[task.name], targets[task.name], sample_weight) for task in tasks
     }
-    terms = [losses[task.name] if task.weight == 1 else task.weight * losses[task.name] for task in tasks]
-    return functools.reduce(torch.add, terms), losses
+    return functools.reduce(torch.add, [weighted_loss(task, losses[task.name]) for task in tasks]), losses

@@ -38,10 +38,16 @@ def weighted_mean(loss: Tensor, normaliser: Tensor | None, sample_weight: Tensor
         normaliser: ``[batch]``, the dtype of ``loss``; ``None`` means ones.
         sample_weight: ``[batch]``, >= 0; ``None`` means ones.
     """
-    if sample_weight is None and normaliser is None:
-        return loss.mean()
-    total, denominator = weighted_sums(loss, normaliser, sample_weight)
-    return total / torch.where(denominator == 0, torch.ones_like(denominator), denominator)
+    if sample_weight is None:
+        return loss.mean() if normaliser is None else loss.sum() / _not_zero(normaliser.sum())
+    weight = sample_weight.to(loss.dtype)
+    divisor = _not_zero((weight if normaliser is None else normaliser * weight).sum())
+    # Divided before the sum: then these are the gradients of the losses, and a training step computes them once.
+    return (weight / divisor * loss).sum()
+
+
+def _not_zero(value: Tensor) -> Tensor:
+    return torch.where(value == 0, torch.ones_like(value), value)
 
 
 def weighted_sums(

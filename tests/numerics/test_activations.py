@@ -10,7 +10,8 @@ from harness import check, normal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nagedge.graphs.decompositions import ONNX, masks
+from nagedge.graphs.decompositions import CHANNELS_LAST, ONNX, masks
+from nagedge.graphs.decompositions.activations import whole
 
 ACTIVATIONS = [
     nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.1), nn.PReLU(), nn.PReLU(4), nn.ELU(0.7),
@@ -30,10 +31,23 @@ def test_activation(layer: nn.Module) -> None:
 MASKED = [nn.ReLU(), nn.ReLU6(), nn.Hardswish(), nn.Hardtanh(-0.5, 0.7), nn.Threshold(0.1, 0.2)]
 
 
+TABLES = {"onnx": ONNX, "channels last": {k: rule for k, rule in CHANNELS_LAST.items() if rule is not whole}}
+
+
+@pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("layer", MASKED, ids=str)
-def test_derivatives_as_products_with_masks(layer: nn.Module) -> None:
-    check(layer, normal(4, 5), overrides=ONNX)
-    check(layer, _edges, batches=(2,), overrides=ONNX)
+def test_derivatives_as_products_with_masks(layer: nn.Module, table: str) -> None:
+    check(layer, normal(4, 5), overrides=TABLES[table])
+    check(layer, _edges, batches=(2,), overrides=TABLES[table])
+
+
+def test_rounding_finds_the_edges_of_hardswish_in_single_precision() -> None:
+    x = torch.tensor(
+        [-torch.inf, -1e30, -3.0, -2.9999998, -1.0, 0.0, 1.0, 2.999999, 3.0, 1e30]
+    ).requires_grad_()
+    (expected,) = torch.autograd.grad(nn.functional.hardswish(x).sum(), x)
+    got = masks.hardswish_backward_by_rounding(torch.ones(10), x.detach())
+    torch.testing.assert_close(got, expected, rtol=0, atol=5e-7)
 
 
 def test_masks_of_tiny_and_huge_values() -> None:

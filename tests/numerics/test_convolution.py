@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from nagedge.backends import coreml, litert
-from nagedge.graphs.decompositions import ONNX
+from nagedge.graphs.decompositions import ONNX, convolution_rows
 
 TABLES = {"portable": (), "onnx": ONNX, "litert": litert.DECOMPOSITIONS, "coreml": coreml.DECOMPOSITIONS}
 
@@ -54,6 +54,12 @@ TABLES = {"portable": (), "onnx": ONNX, "litert": litert.DECOMPOSITIONS, "coreml
         (nn.Conv2d(16, 2, 3, stride=2, padding=1, bias=False), (16, 8, 9)),
         (nn.Conv2d(16, 2, (3, 2), stride=(2, 1), padding=(0, 3), dilation=(1, 2)), (16, 8, 5)),
         (nn.Conv1d(8, 2, 3, stride=2, padding=1), (8, 12)),
+        # few outputs, one stride: by the phases of the input
+        (nn.Conv2d(16, 2, 3, stride=2, padding=1), (16, 8, 8)),
+        (nn.Conv2d(17, 2, (5, 2), stride=2, padding=(2, 3), bias=False), (17, 7, 4)),
+        (nn.Conv2d(36, 2, 2, stride=3, padding=4), (36, 5, 6)),
+        (nn.Conv2d(36, 1, (7, 1), stride=3), (36, 9, 7)),
+        (nn.Conv2d(8, 1, 3, stride=2, padding="valid"), (8, 4, 3)),
         # 1x1: many channels on both sides, few inputs, few outputs, few on both
         (nn.Conv2d(24, 25, 1), (24, 8, 8)),
         (nn.Conv2d(26, 24, 1, bias=False), (26, 5, 13)),
@@ -165,3 +171,35 @@ def test_any_transposed_convolution(c: dict[str, Any]) -> None:
         c["dilation"],
     )  # fmt: skip
     check(layer, normal(c["inputs"], *size), overrides=TABLES[c["table"]], batches=(2, 1))
+
+
+@given(
+    kernel=st.lists(st.integers(1, 4), min_size=1, max_size=2),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    channels=st.sampled_from(
+        [(1, 1, 1), (3, 5, 1), (7, 4, 1), (18, 3, 1), (3, 3, 3), (4, 4, 4), (34, 6, 2), (4, 8, 4)]
+    ),
+    batch=st.integers(1, 3),
+)
+def test_gradients_of_weights_with_channels_last_and_a_fixed_batch(
+    kernel: list[int], stride: int, padding: int, dilation: int, channels: tuple[int, int, int], batch: int
+) -> None:
+    """A known batch lets depthwise ones be one convolution over all images."""
+    inputs, outputs, groups = channels
+    generator = torch.Generator().manual_seed(batch)
+    size = [11, 9][: len(kernel)]
+    x = torch.randn(batch, inputs, *size, dtype=torch.float64, generator=generator)
+    w = torch.randn(
+        outputs, inputs // groups, *kernel, dtype=torch.float64, requires_grad=True, generator=generator
+    )
+    convolve = functional.conv2d if len(kernel) == 2 else functional.conv1d
+    y = convolve(x, w, None, stride, padding, dilation, groups)
+    grad = torch.randn(y.shape, dtype=torch.float64, generator=generator)
+    (expected,) = torch.autograd.grad(y, w, grad)
+    axes = len(kernel)
+    got = convolution_rows.weight_gradient(
+        x, grad, kernel, [stride] * axes, [padding] * axes, [dilation] * axes, groups
+    )
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +12,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+
+from nagedge.graphs.decompositions import ONNX
+
+MAX_POOLS = [
+    (nn.MaxPool2d(2), (3, 6, 7)),
+    (nn.MaxPool2d(3), (3, 8, 7)),
+    (nn.MaxPool2d(3, 2, 1), (3, 8, 7)),
+    (nn.MaxPool2d(3, 2, 1, ceil_mode=True), (3, 8, 7)),
+    (nn.MaxPool2d(2, 3), (3, 8, 9)),
+    (nn.MaxPool2d((4, 2), 2, (2, 0), dilation=(1, 3)), (3, 9, 8)),
+    (nn.MaxPool2d(3, 2, 1, dilation=2, ceil_mode=True), (3, 9, 8)),
+    (nn.MaxPool2d((2, 3), (1, 2)), (3, 5, 6)),
+    (nn.MaxPool1d(3, 2, 1), (3, 9)),
+    (nn.AdaptiveMaxPool2d((2, 2)), (3, 4, 4)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), MAX_POOLS, ids=str)
+def test_max_pooling_for_onnxruntime(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    check(layer, normal(*shape), overrides=ONNX)
 
 
 @pytest.mark.parametrize(
@@ -51,11 +72,12 @@ def _few_values(batch: int) -> list[Tensor]:
     return [torch.randint(0, 3, (batch, 2, 7, 8), generator=generator).double()]
 
 
+@pytest.mark.parametrize("table", [(), ONNX], ids=["portable", "onnx"])
 @pytest.mark.parametrize(
     "layer", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d((3, 5))], ids=str
 )
-def test_first_maximum_wins_ties(layer: nn.Module) -> None:
-    check(layer, _few_values)
+def test_first_maximum_wins_ties(layer: nn.Module, table: Mapping[Any, Any] | tuple[()]) -> None:
+    check(layer, _few_values, overrides=table)
 
 
 def test_returned_indices_of_adaptive_max_pooling() -> None:

@@ -18,7 +18,7 @@ from nagedge.bundle import Bundle
 from nagedge.data.examples import Examples
 from nagedge.errors import BundleError, ConfigurationError, DataError, UnsupportedOperatorError
 from nagedge.export import export
-from nagedge.runtimes import litert, open_inference, open_training
+from nagedge.runtimes import litert, litert_training, open_inference, open_training
 from nagedge.targets import Target, load_target
 
 TRAIN, INFER = "android-arm64-litert-fp32-train", "android-arm64-litert-fp32"
@@ -111,6 +111,35 @@ def test_the_session_keeps_its_own_copy_of_the_state(bundles: Factory) -> None:
     first.step(inputs, targets, **SETTINGS)
     assert_close(arrays(kept), copies, rtol=0, atol=0)
     assert_close(arrays(first.state()), arrays(second.state()), rtol=0, atol=0)
+
+
+def test_a_step_that_is_refused_leaves_the_state_as_it_was(
+    bundles: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundles("conv", batch_norm="train")
+    runtime = open_training(bundle, TRAIN, runtime="litert")
+    assert isinstance(runtime, litert_training.LitertTraining)
+    inputs, targets = numpy_batch(bundle, 4)
+    runtime.step(inputs, targets, **SETTINGS)
+    before = arrays(runtime.state())
+
+    def refuse() -> None:
+        raise RuntimeError("out of memory")
+
+    invoke = runtime._function.invoke
+    for rows in (4, 6):  # with and without new sizes
+        monkeypatch.setattr(runtime._function, "invoke", refuse)
+        other, wanted = numpy_batch(bundle, rows, seed=1)
+        with pytest.raises(BundleError, match=r"LiteRT refuses to run .*: out of memory"):
+            runtime.step(other, wanted, **SETTINGS)
+        assert_close(arrays(runtime.state()), before, rtol=0, atol=0)
+    monkeypatch.setattr(runtime._function, "invoke", invoke)
+    runtime.step(inputs, targets, **SETTINGS)
+    after = arrays(runtime.state())
+    reference = open_training(bundle, TRAIN, runtime="litert")
+    for _ in range(2):
+        reference.step(inputs, targets, **SETTINGS)
+    assert_close(after, arrays(reference.state()), rtol=0, atol=0)
 
 
 def test_both_signatures_lie_in_one_file_under_the_names_of_the_specs(bundles: Factory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ __all__ = ["RULES"]
 Rule = Callable[[GraphBuilder, fx.Node], Any]
 _END = np.iinfo(np.int64).max
 
+_SPLIT, _UNSHUFFLE = [0, 3, 5, 1, 2, 4], [0, 1, 3, 5, 2, 4]
+"""``[batch, C, h, s, w, s]`` to one image a phase: phases before channels, and behind them (``pixel_unshuffle``)."""
+_JOIN, _SHUFFLE = [0, 3, 4, 1, 5, 2], [0, 1, 4, 2, 5, 3]
+"""Back again: from ``[batch, s, s, C, h, w]``, and from ``[batch, C, s, s, h, w]`` (``pixel_shuffle``)."""
+
 
 def reshape(builder: GraphBuilder, name: str, sizes: Sequence[Any]) -> str:
     """Reshape; one size that depends on the batch becomes -1, which needs no computation at run time."""
@@ -45,7 +51,42 @@ def _view(builder: GraphBuilder, node: fx.Node) -> str:
 
 def _permute(builder: GraphBuilder, node: fx.Node) -> str:
     order, name = order_of(node), builder.tensor(node.args[0])
+    if len(order) == 6 and dtype_of(node) == torch.float32:
+        sizes, moved = fake_of(node.args[0]).shape, node.meta["val"].shape
+        found = _phases(builder, name, order, sizes, moved) if _all_known(sizes[1:]) else None
+        if found is not None:
+            return found
     return name if len(order) < 2 else builder.add("Transpose", [name], perm=order)
+
+
+def _phases(
+    builder: GraphBuilder, name: str, order: Sequence[int], sizes: Sequence[Any], moved: Sequence[Any]
+) -> str | None:
+    """Write the transpositions of 6 axes that ONNX has an operator for, with reshapes, which copy nothing.
+
+    ONNX Runtime 1.31 takes 0.62 ms for that of ``[16, 16, 14, 2, 14, 2]`` as Transpose, 0.08 ms as SpaceToDepth; and
+    back 0.60 and 0.26 ms.
+    """
+    order = list(order)
+    if order in (_SPLIT, _UNSHUFFLE) and sizes[3] == sizes[5]:
+        batch, channels, height, block, width, _ = sizes
+        image = reshape(builder, name, [batch, channels, height * block, width * block])
+        deep = builder.add("SpaceToDepth", [image], blocksize=int(block))
+        if order == _SPLIT:
+            return reshape(builder, deep, moved)
+        apart = reshape(builder, deep, [batch, block * block, channels, height * width])
+        return reshape(builder, builder.add("Transpose", [apart], perm=[0, 2, 1, 3]), moved)
+    block, channels = (sizes[1], sizes[3]) if order == _JOIN else (sizes[2], sizes[1])
+    if order in (_JOIN, _SHUFFLE) and block == (sizes[2] if order == _JOIN else sizes[3]):
+        deep = reshape(builder, name, [sizes[0], channels * block * block, sizes[4], sizes[5]])
+        mode = "DCR" if order == _JOIN else "CRD"
+        image = builder.add("DepthToSpace", [deep], blocksize=int(block), mode=mode)
+        return reshape(builder, image, moved)
+    return None
+
+
+def _all_known(sizes: Sequence[object]) -> bool:
+    return all(isinstance(size, int) for size in sizes)
 
 
 def _expand(builder: GraphBuilder, node: fx.Node) -> str:
@@ -58,7 +99,26 @@ def _expand(builder: GraphBuilder, node: fx.Node) -> str:
     name = builder.tensor(node.args[0])
     if all(isinstance(s, int) and s == 1 for s in sizes) and offset == 0:
         return name
+    cells = _repeated_cells(source, result)
+    if cells is not None and dtype_of(node) == torch.float32:
+        column = builder.add("Reshape", [name, builder.ints([-1, 1])])
+        row = builder.constant(np.ones((1, cells), np.float32))
+        return reshape(builder, builder.add("MatMul", [column, row]), result)
     return builder.add("Expand", [name, builder.shape(sizes)])
+
+
+def _repeated_cells(source: Sequence[Any], result: Sequence[Any]) -> int | None:
+    """Return how often each value of ``[batch, C, 1, 1]`` is repeated in a row, as in the gradient of a global mean.
+
+    As a product with ones ONNX Runtime 1.31 does that for ``[8, 960, 3, 3]`` in 0.02 ms, as Expand in 0.16 ms. None for
+    another kind of expansion.
+    """
+    if len(source) != len(result) or len(source) < 3 or not _all_known(result[1:]):
+        return None
+    alike = [str(a) == str(b) for a, b in zip(source, result, strict=True)]
+    axes = len(alike) - alike.index(False) if False in alike else 0
+    repeated = not any(alike[-axes:]) and all(str(size) == "1" for size in source[-axes:])
+    return math.prod(result[-axes:]) if axes and repeated else None
 
 
 def _unsqueeze(builder: GraphBuilder, node: fx.Node) -> str:

@@ -141,6 +141,10 @@ def _hardsigmoid(builder: GraphBuilder, node: fx.Node) -> Value:
     return ((_of(builder, node) + 3.0).apply("RELU6") * (1 / 6)).value
 
 
+def _hardswish(builder: GraphBuilder, node: fx.Node) -> Value:
+    return unary(builder, "HARD_SWISH", builder.of(node.args[0], FLOAT))
+
+
 def _tan(builder: GraphBuilder, node: fx.Node) -> Value:
     x = _of(builder, node)
     return (x.apply("SIN") / x.apply("COS")).value
@@ -209,6 +213,6 @@ _ERF_DENOMINATOR = (
 
 RULES: dict[str, Rule] = {
     "erf": _erf, "log1p": _log1p, "expm1": _expm1, "softplus": _softplus, "elu": _elu, "leaky_relu": _leaky_relu,
-    "hardsigmoid": _hardsigmoid, "tan": _tan, "sinh": _sinh, "cosh": _cosh, "asinh": _asinh,
+    "hardsigmoid": _hardsigmoid, "hardswish": _hardswish, "tan": _tan, "sinh": _sinh, "cosh": _cosh, "asinh": _asinh,
     "acosh": _acosh, "atanh": _atanh, "asin": _asin, "acos": _acos, "atan": _atan,
 }  # fmt: skip

@@ -129,6 +129,11 @@ class GraphBuilder:
             tensor.data, tensor.origin = value, origin
         return self._constants[key]
 
+    def is_stored(self, name: str) -> bool:
+        """Whether an operation reads a tensor of the model already."""
+        tensors = (self.tensors[index] for operation in self.operations for index in operation.inputs)
+        return any(tensor.origin is not None and tensor.origin.name == name for tensor in tensors)
+
     def ints(self, values: Sequence[int]) -> int:
         """Return the index of a constant int32 vector."""
         return self.constant(np.asarray(values, np.int32))

@@ -211,6 +211,10 @@ def _clamp(builder: GraphBuilder, node: fx.Node) -> Value:
     low, high = argument_of(node, 1, "min"), argument_of(node, 2, "max")
     if dtype == FLOAT and low == 0 and (high is None or high == 6) and not isinstance(low, fx.Node):
         return unary(builder, "RELU" if high is None else "RELU6", result)
+    if (
+        dtype == FLOAT and low == 0 and not isinstance(low, fx.Node)
+    ):  # what computes the argument may apply RELU
+        result, low = unary(builder, "RELU", result), None
     for kind, bound in (("MAXIMUM", low), ("MINIMUM", high)):
         if bound is not None:
             result = broadcast(builder, kind, [result, builder.of(bound, dtype)], dtype)

@@ -67,7 +67,10 @@ def _fuse(operations: list[Operation], tensors: list[Tensor], outputs: set[int])
 
 
 def _store_once(operations: list[Operation], tensors: list[Tensor]) -> list[Operation]:
-    """Compute the second order of axes in which a tensor of the model is read, instead of storing it again."""
+    """Compute the second order of axes in which a tensor of the model is read, instead of storing it again.
+
+    Another shape of the same order is the same content, which the file holds once.
+    """
     first: dict[str, int] = {}
     moved: dict[int, int] = {}
     added: list[Operation] = []
@@ -79,12 +82,21 @@ def _store_once(operations: list[Operation], tensors: list[Tensor]) -> list[Oper
             if tensor.origin is None or tensor.data is None or tensor.data.nbytes <= _SMALL_BYTES:
                 continue
             kept = first.setdefault(tensor.origin.name, index)
-            if kept == index:
+            if kept == index or _same_content(tensors[kept], tensor):
                 continue
             if index not in moved:
                 moved[index] = _computed_from(kept, tensor, tensors, added)
             operation.inputs[place] = moved[index]
     return added + operations
+
+
+def _same_content(a: Tensor, b: Tensor) -> bool:
+    return (
+        a.data is not None
+        and b.data is not None
+        and a.data.dtype == b.data.dtype
+        and np.array_equal(a.data.ravel(), b.data.ravel(), equal_nan=a.data.dtype.kind == "f")
+    )
 
 
 def _computed_from(kept: int, wanted: Tensor, tensors: list[Tensor], added: list[Operation]) -> int:

@@ -6,6 +6,7 @@ explicit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value
+from nagedge.backends.tflite_lowering.columns import FEW_CHANNELS, NARROW, columns, sum_of_taps
 from nagedge.backends.tflite_lowering.model import Size
-from nagedge.backends.tflite_lowering.products import fully_connected
+from nagedge.backends.tflite_lowering.products import by_rows, read_as_stored
 from nagedge.backends.tflite_lowering.slicing import pad, slice_axis
 from nagedge.backends.tflite_lowering.structure import concatenate
 
@@ -83,7 +85,9 @@ def plain_convolution(
     if any(cells < 0 for pair in geometry.padding for cells in pair):
         scheme, pads = "VALID", _cropping(source, result, reach, geometry)
     if any(p != (0, 0) for p in pads):
-        x = pad(builder, x, [(0, 0), (0, 0), *pads])
+        key = ("PADDED", x.tensor, *pads)
+        padded = pad(builder, x, [(0, 0), (0, 0), *pads])
+        x = replace(padded, tensor=builder.made.setdefault(key, padded.tensor))
     sizes: tuple[Size, ...] = (x.sizes[0], outputs, result[0], result[1])
     rows = builder.dense(x, NHWC)
     stored = [sizes[axis] for axis in NHWC]
@@ -103,11 +107,50 @@ def plain_convolution(
     if groups > 1 and not constant:
         left = geometry.padding if scheme == "SAME" else ((0, 0), (0, 0))
         return _by_group(builder, x, weight, bias, replace(geometry, padding=left))
-    filters = builder.dense(weight, OHWI)
-    if kernel == [1, 1] and not constant and geometry.stride == (1, 1):
-        matrix = builder.reshape(filters, [outputs, channels])
-        return Value(fully_connected(builder, rows, matrix, None if bias is None else given[0]), NHWC, sizes)
-    return Value(builder.add("CONV_2D", [rows, filters, *given], stored, **options), NHWC, sizes)
+    plain = kernel == [1, 1] and geometry.stride == (1, 1) and groups == 1
+    if constant and plain and read_as_stored(builder, weight):
+        matrix = builder.reshape(weight.tensor, [channels, outputs])
+        made = by_rows(builder, rows, matrix, None if bias is None else given[0], turned=False)
+        return Value(made, NHWC, sizes)
+    if constant:
+        inputs = [rows, builder.dense(weight, OHWI), *given]
+        return Value(_convolved(builder, inputs, stored, options), NHWC, sizes)
+    own = None if bias is None else given[0]
+    if not plain:
+        left = geometry.padding if scheme == "SAME" else ((0, 0), (0, 0))
+        geometry = replace(geometry, padding=left)
+        if channels >= FEW_CHANNELS:
+            x = pad(builder, x, [(0, 0), (0, 0), *left])
+            made = sum_of_taps(builder, x, weight, own, result, geometry.stride, geometry.dilation)
+            return Value(made, NHWC, sizes)
+        rows = _columns(builder, x, kernel, geometry, result)
+    matrix = builder.reshape(builder.dense(weight, OHWI), [outputs, math.prod(kernel) * channels])
+    return Value(by_rows(builder, rows, matrix, own), NHWC, sizes)
+
+
+def _convolved(
+    builder: GraphBuilder, inputs: Sequence[int], stored: Sequence[Size], options: dict[str, Any]
+) -> int:
+    """CONV_2D; one of equal inputs, as both a convolution and its gradient gather windows, is computed once."""
+    key = ("CONV_2D", *inputs, *sorted(options.items()))
+    if key not in builder.made:
+        builder.made[key] = builder.add("CONV_2D", inputs, stored, **options)
+    return builder.made[key]
+
+
+def _columns(
+    builder: GraphBuilder, x: Value, kernel: Sequence[int], geometry: Geometry, result: Sequence[int]
+) -> int:
+    """Return the windows of ``x`` as rows ``[.., taps * C]``."""
+
+    def gathered(unit: Value) -> Value:
+        return plain_convolution(builder, x, unit, None, geometry)
+
+    padded = x
+    if math.prod(kernel) * int(x.sizes[1]) > NARROW:
+        padded = pad(builder, x, [(0, 0), (0, 0), *geometry.padding])
+    found = columns(builder, padded, kernel, result, geometry.stride, geometry.dilation, gathered)
+    return builder.dense(found, NHWC)
 
 
 def _cropping(

@@ -9,6 +9,7 @@ import numpy as np
 
 from nagedge.backends.tflite_lowering.builder import BOOL, INT, GraphBuilder, Value
 from nagedge.backends.tflite_lowering.model import Size
+from nagedge.backends.tflite_lowering.phases import without_steps
 
 __all__ = ["bound", "pad", "slice_axis"]
 
@@ -61,28 +62,31 @@ def _cut(
     if own.data is not None and all(isinstance(n, int) for n in (*begins, *sizes)):
         spans = zip(begins, sizes, steps, strict=True)
         return builder.constant(own.data[tuple(slice(b, b + (n - 1) * t + 1, t) for b, n, t in spans)])
-    whole = [
-        b == 0 and n == size and t == 1 for b, n, size, t in zip(begins, sizes, own.sizes, steps, strict=True)
-    ]
     key = ("SLICE", tensor, tuple(begins), tuple(sizes), tuple(steps))
-    if key in builder.made:
-        return builder.made[key]
+    if key not in builder.made:
+        found = without_steps(builder, tensor, begins, sizes, steps) if max(steps) > 1 else None
+        if found is None:
+            builder.made[key] = _slice(builder, tensor, begins, sizes, steps)
+        else:
+            builder.made[key] = builder.reshape(_slice(builder, *found, [1] * len(found[1])), sizes)
+        builder.cuts[builder.made[key]] = (tensor, tuple(begins), tuple(steps))
+    return builder.made[key]
+
+
+def _slice(
+    builder: GraphBuilder, tensor: int, begins: Sequence[Size], sizes: Sequence[Size], steps: Sequence[int]
+) -> int:
+    own = builder.tensors[tensor]
     # LiteRT sizes a SLICE of a tensor with a free axis anew at every call, and all that follows: not a STRIDED_SLICE
     if all(t == 1 for t in steps) and all(isinstance(n, int) for n in own.sizes):
         bounds = [builder.ints([int(n) for n in values]) for values in (begins, sizes)]
-        result = builder.add("SLICE", [tensor, *bounds], sizes, own.dtype)
-    else:
-        masks = sum(1 << i for i, w in enumerate(whole) if w)
-        ends = [
-            0 if w else b + (n - 1) * t + 1 for b, n, t, w in zip(begins, sizes, steps, whole, strict=True)
-        ]
-        bounds = [builder.shape(begins), builder.shape(ends), builder.ints(steps)]
-        result = builder.add(
-            "STRIDED_SLICE", [tensor, *bounds], sizes, own.dtype, beginMask=masks, endMask=masks
-        )
-    builder.made[key] = result
-    builder.cuts[result] = (tensor, tuple(begins), tuple(steps))
-    return result
+        return builder.add("SLICE", [tensor, *bounds], sizes, own.dtype)
+    spans = list(zip(begins, sizes, own.sizes, steps, strict=True))
+    whole = [b == 0 and n == size and t == 1 for b, n, size, t in spans]
+    masks = sum(1 << i for i, w in enumerate(whole) if w)
+    ends = [0 if w else b + (n - 1) * t + 1 for w, (b, n, _, t) in zip(whole, spans, strict=True)]
+    bounds = [builder.shape(begins), builder.shape(ends), builder.ints(steps)]
+    return builder.add("STRIDED_SLICE", [tensor, *bounds], sizes, own.dtype, beginMask=masks, endMask=masks)
 
 
 def _around(builder: GraphBuilder, tensor: int, place: int) -> tuple[int, list[Size], int]:

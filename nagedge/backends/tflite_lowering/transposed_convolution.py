@@ -130,6 +130,8 @@ def _turned(builder: GraphBuilder, weight: Value, groups: int) -> Value:
 
 def _taps(builder: GraphBuilder, filters: Value, down: _Phase, across: _Phase) -> Value:
     """Choose the taps of two axes, in reverse."""
+    if filters.sizes[2:] == (1, 1):
+        return filters
     sizes = (*filters.sizes[:2], down.count, across.count)
     order = DEPTHWISE if filters.sizes[1] == 1 else OHWI
     tensor = builder.dense(filters, order)

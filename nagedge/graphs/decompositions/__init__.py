@@ -9,7 +9,7 @@ gradient is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,18 +20,29 @@ from nagedge.graphs.decompositions import (
     activations,
     convolution,
     convolution_onnx,
+    convolution_rows,
     indexing,
     masks,
     normalization,
     padding,
+    phases,
     pooling,
     scatter_onnx,
+    sums,
     tensors,
 )
 from nagedge.graphs.decompositions.recurrent import RECURRENT, WHOLE
 from nagedge.graphs.decompositions.resize import INTERPOLATIONS, whole_interpolations
 
-__all__ = ["FORWARD", "ONNX", "PORTABLE", "PORTABLE_OPS", "decomposition_table", "whole_interpolations"]
+__all__ = [
+    "CHANNELS_LAST",
+    "FORWARD",
+    "ONNX",
+    "PORTABLE",
+    "PORTABLE_OPS",
+    "decomposition_table",
+    "whole_interpolations",
+]
 
 Rule = Callable[..., Any]
 
@@ -146,6 +157,10 @@ PORTABLE: Mapping[OpOverload, Rule] = {
 ONNX: Mapping[OpOverload, Rule] = {
     aten.convolution.default: convolution_onnx.convolution,
     aten.convolution_backward.default: convolution_onnx.convolution_backward,
+    aten.max_pool2d_with_indices_backward.default: partial(
+        pooling.max_pool2d_with_indices_backward, windows=phases.windows_by_phases
+    ),
+    aten.addcmul.default: sums.addcmul,
     aten.threshold_backward.default: masks.threshold_backward,
     aten.hardtanh_backward.default: masks.hardtanh_backward,
     aten.hardswish.default: masks.hardswish,
@@ -156,6 +171,16 @@ ONNX: Mapping[OpOverload, Rule] = {
     **WHOLE,
 }
 """Overrides for ONNX Runtime."""
+
+CHANNELS_LAST: Mapping[OpOverload, Rule] = {
+    aten.convolution_backward.default: convolution_rows.convolution_backward,
+    aten.threshold_backward.default: masks.threshold_backward,
+    aten.hardtanh_backward.default: masks.hardtanh_backward,
+    aten.hardswish.default: activations.whole,
+    aten.hardswish_backward.default: masks.hardswish_backward_by_rounding,
+    aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
+}
+"""Overrides for backends that keep channels last (TensorFlow Lite)."""
 
 _NAMES = """
 abs add addmm alias amax amin arange argmax avg_pool2d bmm cat ceil clamp clone constant_pad_nd convolution cos cumsum

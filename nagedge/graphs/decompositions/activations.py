@@ -28,7 +28,13 @@ __all__ = [
     "safe_softmax",
     "scalar_tensor",
     "silu_backward",
+    "whole",
 ]
+
+
+def whole(*arguments: object) -> Any:
+    """The rule of an operator that a backend computes as it is."""
+    return NotImplemented
 
 
 def expm1(x: Tensor) -> Tensor:

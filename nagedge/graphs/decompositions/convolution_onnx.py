@@ -24,7 +24,13 @@ from nagedge.graphs.decompositions.convolution import (
     input_gradient_by_transposed_convolution,
     weight_gradient,
 )
-from nagedge.graphs.decompositions.tensors import reshape
+from nagedge.graphs.decompositions.convolution_phases import (
+    Shifts,
+    convolution_by_phases,
+    weight_gradient_by_phases,
+)
+from nagedge.graphs.decompositions.phases import windows_by_phases
+from nagedge.graphs.decompositions.tensors import is_static, reshape
 from nagedge.graphs.decompositions.windows import interleave, pad_spatial, per_axis, taps, window
 
 aten = torch.ops.aten
@@ -91,6 +97,10 @@ def convolution(
         left, right = reshape(x, [-1, x.shape[1]]), reshape(w, [w.shape[0], w.shape[1]]).transpose(0, 1)
         y = torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
         return reshape(y, [-1, w.shape[0], *[1] * axes])
+    shifts = _shifts_of_few_outputs(x, w, out, stride, padding, dilation, groups)
+    if shifts is not None and not constant_weights:
+        y = convolution_by_phases(x, w, shifts)
+        return y if bias is None else y + reshape(bias, [-1, 1, 1])
     return NotImplemented
 
 
@@ -178,13 +188,15 @@ def _weight_gradient(
         c = _depthwise(x.shape[2:], grad.shape[2:], w, stride, padding, dilation, groups)
         if c is not None and c.kernel != (1, 1) and max(c.size[1], c.out[1]) <= WIDEST:
             return banded_weight_gradient(x, grad, c)
-    fewer = groups == 1 and 2 * w.shape[0] * math.prod(stride) <= x.shape[1]
-    if fewer and math.prod(kernel) > 1 and all(isinstance(n, int) for n in x.shape[2:]):
+    shifts = _shifts_of_few_outputs(x, w, grad.shape[2:], stride, padding, dilation, groups)
+    if shifts is not None:
+        return weight_gradient_by_phases(x, grad, shifts)
+    if _has_few_outputs(x, w, stride, groups) and all(is_static(n) for n in x.shape[2:]):
         return _weight_gradient_by_gradient_windows(x, grad, w, stride, padding, dilation)
     plain = all(v == 1 for v in (*stride, *kernel)) and not any(padding)
     if plain and groups == 1:
         return reshape(_pointwise_weight_gradient(x, grad), list(w.shape))
-    return weight_gradient(x, grad, kernel, stride, padding, dilation, groups)
+    return weight_gradient(x, grad, kernel, stride, padding, dilation, groups, windows_by_phases)
 
 
 def _pointwise_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
@@ -221,6 +233,21 @@ def _weight_gradient_by_gradient_windows(
     total = torch.bmm(torch.cat(windows, 1), right).sum(0)
     by_output = reshape(total, [len(windows), outputs, x.shape[1]]).permute(1, 2, 0)
     return reshape(by_output, list(w.shape))
+
+
+def _has_few_outputs(x: Tensor, w: Tensor, stride: Ints, groups: int) -> bool:
+    """Whether what is as large as the output is small beside the input, as in LoRA's branches; not of a 1x1 kernel."""
+    few = groups == 1 and 2 * w.shape[0] * math.prod(stride) <= x.shape[1]
+    return few and math.prod(w.shape[2:]) > 1
+
+
+def _shifts_of_few_outputs(
+    x: Tensor, w: Tensor, out: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Shifts | None:
+    """Return how a strided convolution with few outputs reads its input's phases; None for another one."""
+    if not _has_few_outputs(x, w, stride, groups):
+        return None
+    return Shifts.of(x, w, out, stride, padding, dilation)
 
 
 def _channels_first(x: Tensor) -> Tensor:

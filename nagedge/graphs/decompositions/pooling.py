@@ -18,12 +18,14 @@ from torch import Tensor
 from nagedge.graphs.decompositions.resize import resize_axes
 from nagedge.graphs.decompositions.tensors import constant, reshape
 from nagedge.graphs.decompositions.windows import (
+    Windows,
     add_windows,
     pad_spatial,
     per_axis,
     repeat_cells,
     taps,
     window,
+    windows_by_slices,
 )
 
 aten = torch.ops.aten
@@ -59,8 +61,15 @@ def max_pool2d_with_indices_backward(
     dilation: Ints,
     ceil_mode: bool,
     indices: Tensor,
+    *,
+    windows: Windows = windows_by_slices,
 ) -> Tensor:
-    """Give each window's gradient to its first maximum (row by row), as torch does; ``indices`` is not used."""
+    """Give each window's gradient to its first maximum (row by row), as torch does; ``indices`` is not used.
+
+    Args:
+        grad, x, kernel_size, stride, padding, dilation, ceil_mode, indices: as aten has them.
+        windows: how a backend cuts them.
+    """
     kernel = per_axis(kernel_size, 2)
     strides = per_axis(stride, 2) if stride else kernel
     pads, spread = per_axis(padding, 2), per_axis(dilation, 2)
@@ -72,8 +81,9 @@ def max_pool2d_with_indices_backward(
     padded = pad_spatial(planes, pads, [length[i] - size[i] - pads[i] for i in range(2)], float("-inf"))
     parts: dict[tuple[int, ...], Tensor] = {}
     positions = taps(kernel)
-    for tap in positions[:-1]:
-        hit = aten.eq.Tensor(window(padded, tap, rest.shape[2:], strides, spread), largest)
+    read = windows(padded, kernel, rest.shape[2:], strides, spread)
+    for tap, cut in zip(positions[:-1], read, strict=False):
+        hit = aten.eq.Tensor(cut, largest)
         won = aten.where.self(hit, rest, torch.zeros_like(rest))
         rest = rest - won
         parts[tap] = won
@@ -246,7 +256,10 @@ def adaptive_max_pool2d_backward(grad: Tensor, x: Tensor, indices: Tensor) -> Te
     size, outputs = list(x.shape[-2:]), list(grad.shape[-2:])
     if all(n % o == 0 for n, o in zip(size, outputs, strict=True)):
         kernel = [n // o for n, o in zip(size, outputs, strict=True)]
-        return max_pool2d_with_indices_backward(grad, x, kernel, kernel, [0], [1], False, indices)
+        whole: Tensor = aten.max_pool2d_with_indices_backward.default(
+            grad, x, kernel, kernel, [0, 0], [1, 1], False, indices
+        )
+        return whole
     total = None
     flat_grads = reshape(grad, [-1, *grad.shape[1:-2], outputs[0] * outputs[1]])
     for number, (cell, rows, columns) in enumerate(_adaptive_cells(x, outputs)):

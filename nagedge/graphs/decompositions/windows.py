@@ -8,7 +8,7 @@ is only ever written as -1; every other size is a plain int.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from nagedge.graphs.decompositions.tensors import reshape
 aten = torch.ops.aten
 
 __all__ = [
+    "Windows",
     "add_along",
     "add_windows",
     "interleave",
@@ -26,7 +27,12 @@ __all__ = [
     "repeat_cells",
     "taps",
     "window",
+    "windows_by_slices",
 ]
+
+
+Windows = Callable[[Tensor, Sequence[int], Sequence[int], Sequence[int], Sequence[int]], Sequence[Tensor]]
+"""``(padded input, kernel, size, stride, dilation)`` to what the windows read at every tap of the kernel."""
 
 
 def per_axis(values: Sequence[int], axes: int, default: int | None = None) -> list[int]:
@@ -65,6 +71,13 @@ def window(
         if start != 0 or stop != x.shape[axis] or s != 1:
             x = aten.slice.Tensor(x, axis, start, stop, s)
     return x
+
+
+def windows_by_slices(
+    x: Tensor, kernel: Sequence[int], size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> list[Tensor]:
+    """Return :func:`window` at every tap of ``kernel``."""
+    return [window(x, tap, size, stride, dilation) for tap in taps(kernel)]
 
 
 def _merge(x: Tensor, axis: int) -> Tensor:

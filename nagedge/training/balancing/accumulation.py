@@ -11,11 +11,13 @@ tasks that sit out, and the whole of a micro-batch in which none takes part.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from nagedge.errors import ConfigurationError
-from nagedge.tasks import has_labels, task_loss
+from nagedge.tasks import has_labels, task_loss, weighted_loss
 from nagedge.training.balancing.balancer import Balanced, Context
 from nagedge.training.balancing.config import BalancingConfig
 from nagedge.training.balancing.library import preferences
@@ -87,14 +89,8 @@ class AccumulationBalancer:
                 continue
             piece = batch.take(rows)
             losses = self._losses(piece, active, norms=estimate_now and part == 0)
-            total = (
-                losses[active[0]] * tasks[active[0]].weight
-                if tasks[active[0]].weight != 1
-                else losses[active[0]]
-            )
-            for index in active[1:]:
-                weight = tasks[index].weight
-                total = total + (losses[index] if weight == 1 else weight * losses[index])
+            terms = [weighted_loss(tasks[index], losses[index]) for index in active]
+            total = functools.reduce(torch.add, terms)
             context.fabric.backward(total if parts == 1 else total / parts)
             for index in active:
                 if bool(has_labels(tasks[index], piece.targets[tasks[index].name], piece.sample_weight)):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from nagedge.tasks import weighted_loss
 from nagedge.training.balancing.balancer import Balanced, Context, all_losses, present_tasks
 from nagedge.training.balancing.config import BalancingConfig
 from nagedge.training.balancing.library import make_scalarizer
@@ -34,10 +35,7 @@ class SumBalancer:
         del last_of_epoch
         context = self._context
         losses = all_losses(context, context.model(batch.x), batch)
-        terms = [
-            loss if task.weight == 1 else task.weight * loss
-            for task, loss in zip(context.tasks, losses, strict=True)
-        ]
+        terms = [weighted_loss(task, loss) for task, loss in zip(context.tasks, losses, strict=True)]
         context.fabric.backward(functools.reduce(torch.add, terms))
         values = torch.stack([loss.detach() for loss in losses])
         flags = torch.zeros_like(values)
@@ -152,11 +150,7 @@ class _Famo:
         if "adam/step" in state.tensors:
             logits = scalarizer._w  # noqa: SLF001 - FAMO has no public way to save its optimizer
             adam = torch.optim.Adam([logits], lr=scalarizer.lr, weight_decay=scalarizer.weight_decay)
-            adam.state[logits] = {
-                name.removeprefix("adam/"): value.clone()
-                for name, value in state.tensors.items()
-                if name.startswith("adam/")
-            }
+            adam.state[logits] = {name: value.clone() for name, value in state.under("adam/").tensors.items()}
             scalarizer._optimizer = adam  # noqa: SLF001
 
     def follow_up(self, balancer: LossBalancer, batch: Batch, flags: Tensor) -> FollowUp:

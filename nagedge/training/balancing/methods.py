@@ -1,6 +1,7 @@
 """The balancing methods by name: plain data, so that a run file is checked without TorchJD.
 
-What stands under ``options`` are the defaults; an integer default takes integers only.
+What stands under ``options`` are the defaults; an integer default takes integers only. Those of a method that an
+exported step can compute too are the step's, without the window that stands for its epoch.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from nagedge.step_rules import BALANCING
 
 __all__ = ["METHODS", "Method", "Solver"]
 
@@ -55,16 +58,18 @@ METHODS: Mapping[str, Method] = {
     "constant": Method("weighted by the preference", "losses", "Constant", preference=True),
     "random": Method("weighted at random, anew each step (Lin et al. 2022)", "losses", "Random"),
     "uncertainty": Method(
-        "learnt log-variances (Kendall et al. 2018)", "losses", "UW", {"lr": 0.025}, stateful=True
+        "learnt log-variances (Kendall et al. 2018)", "losses", "UW", BALANCING["uncertainty"], stateful=True
     ),
-    "imtl_l": Method("learnt log-scales (Liu et al. 2021)", "losses", "IMTLL", {"lr": 0.025}, stateful=True),
+    "imtl_l": Method(
+        "learnt log-scales (Liu et al. 2021)", "losses", "IMTLL", BALANCING["imtl_l"], stateful=True
+    ),
     "dwa": Method(
-        "by the rate of descent, epoch by epoch (Liu et al. 2019)", "losses", "DWA", {"temperature": 2.0},
-        stateful=True,
+        "by the rate of descent, epoch by epoch (Liu et al. 2019)", "losses", "DWA",
+        {"temperature": BALANCING["dwa"]["temperature"]}, stateful=True,
     ),
     "famo": Method(
         "equal rates of descent, a second forward pass a step (Liu et al. 2023)", "losses", "FAMO",
-        {"lr": 0.025, "weight_decay": 1e-3}, stateful=True,
+        BALANCING["famo"], stateful=True,
     ),
     "geometric_mean": Method("geometric mean (Chennupati et al. 2019)", "losses", "GeometricMean"),
     "stch": Method("smooth largest (Lin et al. 2024)", "losses", "STCH", {"mu": 0.1}, preference=True),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nagedge.specs import TaskSpec
-from nagedge.step_rules import StepRules
+from nagedge.step_rules import BALANCING, StepRules
 from nagedge.training.balancing.config import BalancingConfig
 from nagedge.training.balancing.library import make_scalarizer
 from nagedge.training.balancing.methods import METHODS
@@ -30,12 +30,8 @@ _ADAM = {"first_moment": "exp_avg", "second_moment": "exp_avg_sq"}
 
 def rules_after_run(balancing: str, restart: str, config: BalancingConfig) -> StepRules:
     """Return the rules of a step that goes on after a run: with the run's options, if it had the same method."""
-    wanted = StepRules(balancing, restart=restart)
-    if config.method != balancing:
-        return wanted
-    options = {
-        name: config.option(name) for name in wanted.known_options() if name in METHODS[balancing].options
-    }
+    known = BALANCING.get(balancing, {}) if config.method == balancing else {}
+    options = {name: config.option(name) for name in known if name in METHODS[balancing].options}
     return StepRules(balancing, options, restart)
 
 

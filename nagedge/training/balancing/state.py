@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from nagedge.step_rules import entries_under
+
 __all__ = ["BalancerState", "module_state", "restore_module"]
 
 
@@ -21,10 +23,7 @@ class BalancerState:
 
     def under(self, prefix: str) -> BalancerState:
         """Return the entries whose name begins with ``prefix``, without it."""
-        return BalancerState(
-            {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)},
-            {k.removeprefix(prefix): v for k, v in self.values.items() if k.startswith(prefix)},
-        )
+        return BalancerState(entries_under(prefix, self.tensors), entries_under(prefix, self.values))
 
     def prefixed(self, prefix: str) -> BalancerState:
         """Return the entries with ``prefix`` before their names."""

@@ -10,6 +10,7 @@ from lowering_harness import Lowering, case, flags, ints, normal, uniform
 from tflite_harness import check, kinds, lowered, sized_at_every_call, tables
 from torch import Tensor
 
+from nagedge.backends.tflite_lowering import serialize
 from nagedge.backends.tflite_lowering.lower import RULES, RefusedOperatorError
 from nagedge.graphs.decompositions import PORTABLE_OPS
 
@@ -44,6 +45,29 @@ def convolution(label: str, draw: object, w: Tensor, *arguments: object) -> Lowe
     return case("convolution", label, function, draw, ones, constants=(w,), rtol=1e-5, atol=1e-5)
 
 
+STEPS = [
+    ("one axis", (..., slice(1, None, 2)), normal(3, 9)),
+    ("an axis behind", (slice(None), slice(2, 8, 3), slice(1, 3)), normal(9, 4)),
+    ("two axes", (..., slice(1, 8, 2), slice(0, 5, 3)), normal(9, 6)),
+    ("maps", (..., slice(1, 8, 2), slice(0, 6, 2)), normal(3, 9, 6)),
+    ("all axes", (slice(None), slice(0, 4, 2), slice(1, 9, 3), slice(0, 6, 2)), normal(4, 9, 6)),
+    ("rows", (slice(0, None, 2),), normal(3)),
+]
+"""Places, and what they are taken of."""
+
+
+def channels_last_steps(x: Tensor, w: Tensor) -> Tensor:
+    """Steps in maps whose channels a convolution has laid last."""
+    y = torch.relu(aten.convolution.default(x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1))
+    return y[:, :, 1::2, ::2] - y[:, :, ::2, ::2][:, :, :3]
+
+
+def transposed_product(x: Tensor) -> Tensor:
+    """32 rows by 160 columns over all cells of the batch, the left factor stored transposed."""
+    rows = x.reshape(-1, 32)
+    return torch.mm(rows.t(), torch.cat([rows] * 5, 1))
+
+
 OWN = [
     *(
         convolution(f"computed weights: {label}", draw, w, *arguments)
@@ -64,11 +88,26 @@ OWN = [
             ("transposed, groups", normal(4, 5, 4), weight(4, 3, 3, 3), ([1, 1], [1, 1], [1, 1], True, [0, 0], 2)),
             ("transposed, depthwise", normal(4, 5, 4), weight(4, 1, 5, 5), ([2, 2], [2, 2], [1, 1], True, [1, 1], 4)),
             ("transposed, cropped", normal(2, 5, 4), weight(2, 3, 2, 2), ([1, 1], [1, 1], [1, 1], True, [0, 0], 1)),
+            ("narrow windows", normal(3, 9, 8), weight(5, 3, 3, 3), ([2, 1], [1, 2], [1, 1], False, [0, 0], 1)),
+            ("few channels", normal(7, 6, 5), weight(5, 7, 3, 3), ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)),
+            ("few channels, stride", normal(7, 9, 8), weight(5, 7, 3, 3), ([2, 2], [1, 1], [1, 1], False, [0, 0], 1)),
+            ("by taps", normal(16, 6, 5), weight(40, 16, 3, 3), ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)),
+            ("by taps, stride", normal(16, 9, 8), weight(40, 16, 3, 2), ([3, 2], [1, 0], [1, 1], False, [0, 0], 1)),
+            ("by taps, dilated", normal(16, 9, 8), weight(40, 16, 3, 3), ([1, 1], [2, 2], [2, 2], False, [0, 0], 1)),
+            ("product first", normal(16, 9, 8), weight(4, 16, 3, 3), ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)),
+            ("product first, wide", normal(16, 9, 8), weight(4, 16, 2, 3), ([1, 1], [1, 2], [2, 2], False, [0, 0], 1)),
+            ("transposed, wide", normal(16, 5, 4), weight(16, 33, 3, 3), ([2, 2], [1, 1], [1, 1], True, [1, 1], 1)),
             ("one axis", normal(4, 9), weight(6, 4, 3), ([2], [1], [1], False, [0], 1)),
             ("one axis, transposed", normal(4, 9), weight(4, 6, 3), ([2], [1], [1], True, [1], 1)),
         ]
     ),
     case("bmm", "both factors stored transposed", lambda x: torch.bmm(x.mT, x.sin().mT), normal(4, 4)),
+    case("mm", "cheaper the other way round", transposed_product, normal(20, 32), rtol=1e-5, atol=1e-5),
+    *(case("slice", f"steps: {label}", lambda x, at=at: x[at] + 0, draw) for label, at, draw in STEPS),
+    case("slice", "steps of channels last", channels_last_steps, normal(3, 7, 6), constants=(weight(5, 3, 1, 1),)),
+    case("slice", "steps of whole numbers", lambda x: x[:, 1::3] + 1, ints(0, 9, 10)),
+    case("hardswish", "at its edges", torch.ops.aten.hardswish.default, uniform(-4.0, 4.0, 40)),
+    case("clamp", "from zero", lambda x: torch.clamp(x * 2.0, 0.0, 1.5), normal(5)),
     case("bmm", "an expanded factor", lambda x: torch.bmm(x, x[:1].expand(x.shape[0], -1, -1)), normal(3, 3)),
     case("sum", "over expanded axes", lambda x: (x[:, :1].expand(-1, 5) * 1.0).sum(1), normal(3)),
     case("mean", "channels of a map", lambda x: x.permute(0, 2, 3, 1).mean(3), normal(3, 4, 5)),
@@ -107,6 +146,56 @@ def test_shapes_are_known_before_a_call() -> None:
             assert sized_at_every_call(lowered(by_label[label])[1]) == []
     computed = case("slice", "all but the last rows", lambda x: x[:-2] + 1, normal(3))
     assert sized_at_every_call(lowered(computed)[1]) == ["STRIDED_SLICE"]
+
+
+@pytest.mark.parametrize(
+    "label", ["narrow windows", "few channels", "by taps", "product first", "1x1", "transposed"]
+)
+def test_xnnpack_could_take_a_convolution_with_computed_weights(label: str) -> None:
+    """It takes CONV_2D and FULLY_CONNECTED with constant weights only, and no slices with steps."""
+    item = next(item for item in OWN if str(item) == f"convolution-computed weights: {label}")
+    subgraph = lowered(item, batch=4)[1]
+    assert "BATCH_MATMUL" in kinds(subgraph)
+    for operation in subgraph.operations:
+        if operation.kind in ("CONV_2D", "FULLY_CONNECTED"):
+            assert subgraph.tensors[operation.inputs[1]].data is not None
+        if operation.kind == "STRIDED_SLICE":
+            steps = subgraph.tensors[operation.inputs[3]].data
+            assert steps is not None
+            assert (steps != 2).all(), "the weights are turned round, nothing else"
+
+
+def test_slices_with_steps_are_slices_of_one_rearranged_tensor() -> None:
+    item = next(item for item in OWN if str(item) == "slice-steps of channels last")
+    names = kinds(lowered(item, batch=4)[1])
+    assert names.count("SPACE_TO_DEPTH") == 1
+    assert "STRIDED_SLICE" not in names
+
+
+def test_a_product_is_computed_in_the_cheaper_orientation() -> None:
+    item = next(item for item in OWN if item.function is transposed_product)
+    subgraph = lowered(item, batch=4)[1]
+    (product,) = (o for o in subgraph.operations if o.kind == "BATCH_MATMUL")
+    assert subgraph.tensors[product.outputs[0]].sizes == (160, 32)
+
+
+def both_ways(x: Tensor, w: Tensor) -> Tensor:
+    y = aten.convolution.default(x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+    y = aten.convolution.default(torch.relu(y), w, None, [1, 1], [0, 0], [1, 1], True, [0, 0], 1)
+    matrix = w.reshape(48, 32)
+    return torch.mm(torch.mm(y.mean((2, 3)), matrix.t()), matrix)
+
+
+def test_a_constant_weight_is_read_in_both_directions_as_it_is_stored() -> None:
+    """As in a step with frozen weights, forward and backward; turned round it would be computed at every call."""
+    w = weight(48, 32, 1, 1)
+    item = case("convolution", "both ways", both_ways, normal(32, 3, 3), constants=(w,), rtol=1e-5, atol=1e-5)
+    check(item)
+    subgraph = lowered(item, batch=4)[1]
+    for operation in subgraph.operations:
+        if operation.kind in ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"):
+            assert subgraph.tensors[operation.inputs[1]].data is not None
+    assert len(serialize([subgraph])) < 1.5 * w.numel() * 4
 
 
 def network(x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor) -> Tensor:

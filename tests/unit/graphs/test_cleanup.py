@@ -87,3 +87,24 @@ def test_views_no_longer_depend_on_strides() -> None:
     clean(module)
     x = torch.randn(3, 2).t()
     assert torch.equal(module(x), x.reshape(6))
+
+
+def test_pads_of_one_value_are_one_pad() -> None:
+    def function(x: Tensor) -> list[Tensor]:
+        twice = aten.constant_pad_nd.default(aten.constant_pad_nd.default(x, [1, 2]), [0, 1, 2, 0])
+        cropped = aten.constant_pad_nd.default(aten.constant_pad_nd.default(x, [1, 2]), [-1, 1])
+        mixed = aten.constant_pad_nd.default(aten.constant_pad_nd.default(x, [1, 2]), [1, 1], 5.0)
+        return [twice, cropped, mixed]
+
+    x = torch.randn(2, 3)
+    module = graph_of(function, x)
+    clean(module)
+    assert names(module) == ["aten.constant_pad_nd"] * 5, (
+        "one less; the first pad is still needed by the others"
+    )
+    for got, expected in zip(module(x), function(x), strict=True):
+        assert torch.equal(got, expected)
+    alone = graph_of(lambda x: function(x)[0], x)
+    clean(alone)
+    assert names(alone) == ["aten.constant_pad_nd"]
+    assert torch.equal(alone(x), function(x)[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 
 import nagedge
+from nagedge.devices.arm64 import Installation
+from nagedge.devices.counting import Counted, Instructions
 from nagedge.errors import BundleError, ConfigurationError
-from nagedge.profiling import run
+from nagedge.profiling import counts, run
 from nagedge.profiling.artifacts import Artifact, artifacts_of
 from nagedge.profiling.count_parts import count_parts
 from nagedge.profiling.gate import compare_profiles
@@ -120,6 +123,36 @@ def test_the_runner_repeats_what_the_session_computes(bundle: nagedge.Bundle) ->
         assert run.runtime.startswith("onnxruntime ")
         parity = compare_outputs(run.outputs, host_outputs(artifact, inputs), rtol=0.0, atol=0.0)
         assert (parity.within_tolerance, parity.tensors) == (True, len(run.outputs))
+
+
+@pytest.mark.parametrize(("instructions", "expected"), [(4_999_999, [5, 25]), (5_000_000, [5])])
+def test_short_calls_are_counted_more_often_and_progress_never_falls(
+    instructions: int,
+    expected: list[int],
+    bundle: nagedge.Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    shares: list[float] = []
+
+    def count(*given: object, regions: int, progress: Callable[[float], None], **options: object) -> Counted:
+        asked.append(regions)
+        progress(0.2)
+        progress(0.9)
+        all_of_one_class = Instructions(instructions, instructions, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return Counted(
+            "litert 2.3", "an invocation", regions, all_of_one_class, 1, 1, all_of_one_class, 1, None, {}
+        )
+
+    monkeypatch.setattr(counts, "count_calls", count)
+    (artifact,) = artifacts_of(bundle, None, ("infer",), 1)
+    found = counts.count_artifact(
+        bundle, artifact, Installation(tmp_path), "cortex-a53", progress=shares.append
+    )
+    assert asked == expected
+    assert found.regions == expected[-1]
+    assert shares == [0.2, 0.9, 0.9, 0.9][: 2 * len(expected)]
 
 
 def test_an_artifact_that_two_targets_share_is_profiled_once(bundle: nagedge.Bundle) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from nagedge.errors import ConfigurationError
 from nagedge.specs import LossSpec, TaskSpec
-from nagedge.tasks import loss_spec, task_loss, total_loss
+from nagedge.tasks import has_labels, labelled_tasks, loss_spec, task_loss, total_loss
 
 batches, sizes, seeds = st.integers(1, 7), st.integers(2, 6), st.integers(0, 2**31)
 
@@ -163,6 +163,22 @@ def test_total_is_the_weighted_sum() -> None:
     assert total.item() == pytest.approx(
         sum(task.weight * losses[task.name].item() for task in tasks), rel=1e-12
     )
+
+
+def test_a_task_is_labelled_where_its_loss_has_a_denominator() -> None:
+    weights = LossSpec("cross_entropy", class_weights=(0.0, 1.0))
+    tasks = [
+        TaskSpec("kind", "classification", size=2, loss=weights),
+        TaskSpec("level", "regression", size=1),
+    ]
+    outputs = {"kind": draw(0, 3, 2), "level": draw(1, 3, 1)}
+    targets = {"kind": torch.tensor([0, 0, 1]), "level": draw(2, 3, 1).detach()}
+    assert labelled_tasks(tasks, outputs, targets).tolist() == [True, True]
+    assert labelled_tasks(tasks, outputs, targets, torch.tensor([1.0, 2.0, 0.0])).tolist() == [False, True]
+    assert labelled_tasks(tasks, outputs, targets, torch.zeros(3)).tolist() == [False, False]
+    unweighted = targets | {"kind": torch.zeros(3, dtype=torch.int64)}
+    assert has_labels(tasks[0], unweighted["kind"])
+    assert labelled_tasks(tasks, outputs, unweighted).tolist() == [False, True]
 
 
 def test_outputs_and_targets_of_size_one_may_lack_or_have_the_last_dimension() -> None:
