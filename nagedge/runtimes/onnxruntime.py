@@ -63,8 +63,7 @@ def load_session(
         model: the .onnx file, or its content.
         threads: of one operator, >= 1; operators run one after another.
         planned: lay all tensors out in one block from the second run on, beside what the first one took. Without it
-            a training step of MobileNetV3-small peaks at 26 MiB, with it at 45; it takes up to 3 % longer, one of a GRU
-            with three thousand operators 10 %.
+            a training step of MobileNetV3-small peaks at 26 MiB, with it at 45; it takes up to 3 % longer.
         profile_prefix: write ONNX Runtime's own trace to a file that starts with this.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import fx
 from nagedge.backends.size_arithmetic import runs_of, step_of
 from nagedge.backends.traced import dtype_of
 
-__all__ = ["DTYPES", "GraphBuilder", "Number", "Value"]
+__all__ = ["DTYPES", "GraphBuilder", "Number", "Value", "inner_nodes", "reads"]
 
 Number = int | float | bool
 Value = str | tuple[str, ...]
@@ -36,6 +36,16 @@ DTYPES: dict[torch.dtype, int] = {
 }
 
 _SIZE_OPERATORS = {"add": "Add", "mul": "Mul", "div": "Div", "floor_div": "Div", "mod": "Mod"}
+
+
+def inner_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nodes of the graph that a loop runs: they read tensors of the graph around it too."""
+    return [inner for attribute in node.attribute for inner in attribute.g.node]
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Return the names of all tensors that a node reads, in a loop's body too."""
+    return [*node.input, *(name for inner in inner_nodes(node) for name in inner.input)]
 
 
 class GraphBuilder:

@@ -16,13 +16,13 @@ from torch import Tensor, fx
 
 from nagedge.backends import traced
 from nagedge.backends.onnx_lowering import compute, elementwise, recurrent, scatter, structure
-from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder
+from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder, inner_nodes, reads
 from nagedge.backends.traced import is_size, rule_of
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem
 from nagedge.specs import TensorSpec
 
-__all__ = ["inner_nodes", "lower_to_onnx", "unsupported_operators"]
+__all__ = ["lower_to_onnx", "unsupported_operators"]
 
 RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES, **recurrent.RULES, **scatter.RULES}
 
@@ -109,9 +109,7 @@ def _used(builder: GraphBuilder, outputs: set[str]) -> tuple[list[onnx.NodeProto
     nodes = []
     for node in reversed(builder.nodes):
         if not read.isdisjoint(node.output):
-            read.update(node.input)
-            for inner in inner_nodes(node):
-                read.update(inner.input)
+            read.update(reads(node))
             nodes.append(node)
     return nodes[::-1], [tensor for tensor in builder.initializers if tensor.name in read]
 
@@ -152,8 +150,3 @@ def _name_outputs(
                     if value in renamed:
                         values[i] = renamed[value]
     return infos
-
-
-def inner_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return the nodes of the graph that a loop runs: they read tensors of the graph around it too."""
-    return [inner for attribute in node.attribute for inner in attribute.g.node]

@@ -132,6 +132,7 @@ def _by_layer(
     ways = 2 if both else 1
     each = len(weights) // (layers * ways)
     x = x.transpose(0, 1) if batch_first else x
+    int(x.shape[0])  # were it the size of the batch, this would fix it: a loop needs to know how long it is
     last: list[list[Tensor]] = [[] for _ in states]
     for number in range(layers):
         outputs = []

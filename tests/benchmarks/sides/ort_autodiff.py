@@ -1,6 +1,7 @@
 """ONNX Runtime's own gradients: ``onnxruntime.training.artifacts`` of the same forward pass, with its plain SGD.
 
-Its gradients lack Hardswish, Hardsigmoid and others (and it has no momentum): a model that needs them is refused.
+Its gradients lack Hardswish, Hardsigmoid and others (and it has no momentum): a model that needs them is refused. Its
+gradient of ``GRU`` makes a graph that it does not load: recurrent layers are unrolled for it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+import torch
 
+from nagedge.backends.onnx_lowering import lower_to_onnx
+from nagedge.bundle import FORWARD_FILE, Bundle
 from nagedge.errors import NagEdgeError
+from nagedge.graphs.inference import trace_inference
+from nagedge.graphs.serialization import forward_from_json
 from nagedge.runtimes.isolation import ENVIRONMENTS, ensure
 from tests.benchmarks.sides.exported import TARGET, export_for
 from tests.benchmarks.sides.ort_training import PROCESS, available, serve
@@ -22,11 +28,21 @@ from tests.benchmarks.workloads import Workload
 __all__ = ["available", "prepare"]
 
 
+def _forward(bundle: Bundle) -> onnx.ModelProto:
+    """Return the forward pass in operators that it has gradients of."""
+    forward = forward_from_json(bundle.text(FORWARD_FILE), where=str(bundle.path))
+    state = {name: torch.tensor(value) for name, value in bundle.params().items()}
+    graph = trace_inference(forward, state)
+    opset = bundle.manifest.targets[TARGET].opset
+    assert opset is not None  # an ONNX target has one
+    return lower_to_onnx(graph.module, graph.inputs, graph.outputs, graph.state, opset=opset, name="forward")
+
+
 def prepare(workload: Workload, folder: Path) -> Callable[[], float]:
     bundle = export_for(workload, TARGET, folder)
     at = folder / "generated"
     at.mkdir()
-    forward = onnx.load(bundle.file(bundle.manifest.targets[TARGET].artifacts["infer"]))
+    forward = _forward(bundle)
     onnx.save(forward, at / "forward.onnx")
     trained = list(bundle.manifest.training.parameters) if bundle.manifest.training else []
     floats = [t.name for t in forward.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from nagedge.graphs.decompositions import ONNX
-from nagedge.graphs.forward import ForwardGraph, trace_forward
+from nagedge.graphs.forward import FixedBatchError, ForwardGraph, trace_forward
 from nagedge.graphs.inference import trace_inference
 from nagedge.graphs.serialization import forward_from_json, forward_to_json
 from nagedge.graphs.specialization import specialize
@@ -115,6 +115,25 @@ def test_a_frozen_layer_keeps_nothing_for_a_gradient() -> None:
     assert {name for name in step.constants if name.startswith("layer.")} == {
         name for name in state if name.startswith("layer.")
     }
+
+
+def test_a_loop_over_the_batch_fixes_its_size() -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.GRU(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            states: Tensor = self.layer(x)[0]
+            return states
+
+    model = Rows().eval()
+    forward = trace_forward(model, torch.randn(4, 3), TASKS)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    with pytest.raises(FixedBatchError):
+        trace_inference(forward, state)
+    with pytest.raises(FixedBatchError):
+        trace_train_step(forward, state, list(state), TASKS, deferred={*ONNX})
 
 
 def test_inference_has_both_forms() -> None:
