@@ -20,6 +20,7 @@ from nagedge.backends.onnx_precision import in_ort_format, in_precision
 from nagedge.errors import ConfigurationError
 from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.inference import InferenceGraph
+from nagedge.graphs.milestones import marked
 from nagedge.graphs.train_step import StepGraph
 from nagedge.specs import TensorSpec
 from nagedge.targets import Target
@@ -61,7 +62,7 @@ def lower(
         )
     graphs: dict[str, fx.GraphModule] = {"infer": inference.module}
     if step is not None:
-        graphs["train_step"] = step.module
+        graphs["train_step"] = marked(step)
     for module in graphs.values():
         check_operators(module, target, module_of)
     models = {
@@ -74,7 +75,7 @@ def lower(
     )
     if step is not None:
         models["train_step"] = _onnx(
-            step.module, step.inputs, step.outputs, step.constants, target, "train_step"
+            graphs["train_step"], step.inputs, step.outputs, step.constants, target, "train_step"
         )
     artifacts = {role: (f"{role}.onnx", model) for role, model in models.items()}
     if target.ort_format:
