@@ -21,6 +21,7 @@ from nagedge.errors import ConfigurationError
 from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.milestones import marked
+from nagedge.graphs.rematerialisation import rematerialise
 from nagedge.graphs.train_step import StepGraph
 from nagedge.specs import TensorSpec
 from nagedge.targets import Target
@@ -63,6 +64,7 @@ def lower(
     graphs: dict[str, fx.GraphModule] = {"infer": inference.module}
     if step is not None:
         graphs["train_step"] = marked(step)
+        rematerialise(graphs["train_step"], step.rows, step.limits)
     for module in graphs.values():
         check_operators(module, target, module_of)
     models = {

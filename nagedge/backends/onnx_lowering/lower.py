@@ -15,7 +15,7 @@ from onnx import helper
 from torch import Tensor, fx
 
 from nagedge.backends import traced
-from nagedge.backends.onnx_lowering import compute, elementwise, structure
+from nagedge.backends.onnx_lowering import compute, elementwise, order, structure
 from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder
 from nagedge.backends.onnx_lowering.order import by_depth, ending_in
 from nagedge.backends.traced import is_size, rule_of
@@ -26,7 +26,7 @@ from nagedge.specs import TensorSpec
 
 __all__ = ["lower_to_onnx", "unsupported_operators"]
 
-RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES}
+RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES, **order.RULES}
 
 MINIMUM_OPSET = 18
 _IR_VERSION_OF_OPSET = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10}

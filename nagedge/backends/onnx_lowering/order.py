@@ -20,10 +20,27 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 from onnx import helper
+from torch import fx
 
 from nagedge.backends.onnx_lowering.builder import GraphBuilder
+from nagedge.backends.traced import rank_of
 
-__all__ = ["by_depth", "ending_in"]
+__all__ = ["RULES", "by_depth", "ending_in"]
+
+
+def _after(builder: GraphBuilder, node: fx.Node) -> str:
+    """Lower :func:`nagedge.graphs.rematerialisation.after`: a ``Reshape`` to the shape it has; it copies nothing.
+
+    Its shape is computed from the size of the milestone, which ONNX Runtime neither folds nor sees through. So it does
+    not know the shape of what follows: that is as well, because in its default settings it keeps buffers of a known
+    shape for later tensors of the same shape, and MobileNetV4's step holds 21 MiB instead of 15 where all are known.
+    """
+    value, milestone = node.args
+    shape = builder.no_change_after(builder.tensor(milestone), rank_of(value))
+    return builder.add("Reshape", [builder.tensor(value), shape])
+
+
+RULES = {"after": _after}
 
 
 def by_depth(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
