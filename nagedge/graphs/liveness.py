@@ -6,12 +6,22 @@ import functools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sympy  # type: ignore[import-untyped]  # ships no types
 import torch
 from torch import Tensor, fx
 
-__all__ = ["DEFAULT_LIMITS", "VIEWS", "Lifetimes", "Limits", "lifetimes", "owners_of", "size_bytes", "size_of"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "VIEWS",
+    "Lifetimes",
+    "Limits",
+    "lifetimes",
+    "owners_of",
+    "size_bytes",
+    "size_of",
+]
 
 aten = torch.ops.aten
 
@@ -74,7 +84,11 @@ def lifetimes(nodes: Sequence[fx.Node], rows: int, *, views: frozenset[object] =
     """
     owners = owners_of(nodes, views)
     outputs = {
-        owner for node in nodes if node.op == "output" for used in node.all_input_nodes for owner in owners[used]
+        owner
+        for node in nodes
+        if node.op == "output"
+        for used in node.all_input_nodes
+        for owner in owners[used]
     }
     sizes: dict[fx.Node, int] = {}
     first: dict[fx.Node, int] = {}
@@ -97,9 +111,7 @@ def lifetimes(nodes: Sequence[fx.Node], rows: int, *, views: frozenset[object] =
     return Lifetimes(sizes, first, last, live, live.index(most) if live else 0, most)
 
 
-def owners_of(
-    nodes: Iterable[fx.Node], views: frozenset[object] = VIEWS
-) -> dict[fx.Node, set[fx.Node]]:
+def owners_of(nodes: Iterable[fx.Node], views: frozenset[object] = VIEWS) -> dict[fx.Node, set[fx.Node]]:
     """Return for every node those that hold the memory of its value: itself, or what it is a view of."""
     owners: dict[fx.Node, set[fx.Node]] = {}
     for node in nodes:
@@ -122,10 +134,9 @@ def size_bytes(node: fx.Node, rows: int) -> int:
 
 def _count(tensor: Tensor, rows: int) -> int:
     count = 1
-    for size in tensor.shape:
-        if isinstance(size, torch.SymInt):
-            size = size_of(size.node.expr, rows)
-        count *= size
+    sizes: Sequence[Any] = tuple(tensor.shape)
+    for size in sizes:
+        count *= size_of(size.node.expr, rows) if isinstance(size, torch.SymInt) else int(size)
     return count
 
 

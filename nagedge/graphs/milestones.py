@@ -47,7 +47,11 @@ def marked(step: StepGraph) -> fx.GraphModule:
     best, least = traced, 0
     for later in range(len(alone) + 1):
         deferred = sorted(alone, key=lambda node: size_bytes(node, step.rows), reverse=True)[:later]
-        order = [node for gradient in inner for node in ([gradient] if gradient in deferred else alone.get(gradient, [gradient]))]
+        order = [
+            node
+            for gradient in inner
+            for node in ([gradient] if gradient in deferred else alone.get(gradient, [gradient]))
+        ]
         order += [node for gradient in deferred for node in alone[gradient]]
         for place, node in enumerate(order):
             node.meta[MILESTONE] = place

@@ -28,14 +28,9 @@ __all__ = ["after", "rematerialise"]
 
 aten = torch.ops.aten
 
-_ELEMENTWISE = frozenset("""
-abs add clamp clone div eq exp ge gt hardsigmoid hardswish le leaky_relu log logical_and logical_not logical_or lt
-maximum minimum mul ne neg reciprocal relu rsqrt sigmoid sqrt sub tanh where
-""".split())  # fmt: skip
-_MOVES = frozenset("""
-cat constant_pad_nd expand flip index_select permute select slice split_with_sizes squeeze transpose
-""".split())  # fmt: skip
-_PRODUCTS = frozenset("addmm bmm convolution mm".split())
+_ELEMENTWISE = frozenset(["abs", "add", "clamp", "clone", "div", "eq", "exp", "ge", "gt", "hardsigmoid", "hardswish", "le", "leaky_relu", "log", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "mul", "ne", "neg", "reciprocal", "relu", "rsqrt", "sigmoid", "sqrt", "sub", "tanh", "where"])  # fmt: skip
+_MOVES = frozenset(["cat", "constant_pad_nd", "expand", "flip", "index_select", "permute", "select", "slice", "split_with_sizes", "squeeze", "transpose"])  # fmt: skip
+_PRODUCTS = frozenset(["addmm", "bmm", "convolution", "mm"])
 
 _LONGEST = 16
 """Nodes in a row that may be computed again for one value."""
@@ -249,7 +244,7 @@ def _undo(graph: fx.Graph, copy: _Copy, made: Mapping[fx.Node, fx.Node]) -> None
     for value, readers in copy.readers.items():
         for reader in readers:
             reader.replace_input_with(made[value], value)
-    for node in reversed(made.values()):
+    for node in reversed(tuple(made.values())):
         graph.erase_node(node)
 
 
