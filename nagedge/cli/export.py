@@ -54,7 +54,7 @@ def command(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="The most that a training step may hold, such as 32MB or 30MiB: it keeps less and computes more again.",
+            help="The most that a training step may hold, such as 32MB: it computes again what it does not keep.",
         ),
     ] = None,
     verify_steps: Annotated[

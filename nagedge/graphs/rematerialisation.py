@@ -28,8 +28,15 @@ __all__ = ["after", "rematerialise"]
 
 aten = torch.ops.aten
 
-_ELEMENTWISE = frozenset(["abs", "add", "clamp", "clone", "div", "eq", "exp", "ge", "gt", "hardsigmoid", "hardswish", "le", "leaky_relu", "log", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "mul", "ne", "neg", "reciprocal", "relu", "rsqrt", "sigmoid", "sqrt", "sub", "tanh", "where"])  # fmt: skip
-_MOVES = frozenset(["cat", "constant_pad_nd", "expand", "flip", "index_select", "permute", "select", "slice", "split_with_sizes", "squeeze", "transpose"])  # fmt: skip
+_ELEMENTWISE = frozenset({
+    "abs", "add", "clamp", "clone", "div", "eq", "exp", "ge", "gt", "hardsigmoid", "hardswish", "le",
+    "leaky_relu", "log", "logical_and", "logical_not", "logical_or", "lt", "maximum", "minimum", "mul", "ne",
+    "neg", "reciprocal", "relu", "rsqrt", "sigmoid", "sqrt", "sub", "tanh", "where",
+})  # fmt: skip
+_MOVES = frozenset({
+    "cat", "constant_pad_nd", "expand", "flip", "index_select", "permute", "select", "slice",
+    "split_with_sizes", "squeeze", "transpose",
+})  # fmt: skip
 _PRODUCTS = frozenset(["addmm", "bmm", "convolution", "mm"])
 
 _LONGEST = 16

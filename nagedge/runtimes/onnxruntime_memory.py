@@ -31,13 +31,16 @@ _NODE_BYTES = 120
 """Heap for a node of the graph while it is executed: names, counts, frames."""
 
 _ALIASES = frozenset(["Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"])
-_IN_PLACE = frozenset(["Cast", "Clip", "Dropout", "Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"])  # fmt: skip
+_IN_PLACE = frozenset({
+    "Cast", "Clip", "Dropout", "Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus",
+    "Softsign", "Tanh", "ThresholdedRelu",
+})  # fmt: skip
 _BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Nodes in their order, bytes by tensor, the shapes that ONNX Runtime knows, and what lives outside of the arena."""
+    """Nodes in order, bytes by tensor, the shapes that ONNX Runtime knows, and what lives outside of the arena."""
 
     nodes: Sequence[onnx.NodeProto]
     sizes: Mapping[str, int]
