@@ -131,8 +131,8 @@ def within_budget(
     if target.backend != "onnxruntime":
         if budget_bytes is not None:
             raise ConfigurationError(
-                f"target {target.name!r}: a memory budget is only planned for the backend 'onnxruntime', whose order of "
-                f"execution the file sets; got {target.backend!r}. Leave the budget out, or choose such a target."
+                f"target {target.name!r}: a memory budget is only planned for the backend 'onnxruntime', whose order "
+                f"of execution the file sets; got {target.backend!r}. Leave the budget out, or choose such a target."
             )
         return lower(step), None
     rows = step.batch or target.batch or step.rows
@@ -150,8 +150,8 @@ def within_budget(
     if lowest[1] > budget_bytes:
         raise ConfigurationError(
             f"target {target.name!r}: a training step of {rows} rows cannot be kept within {budget_bytes:,} bytes: "
-            f"its plan holds {found[1]:,} bytes, and {lowest[1]:,} with everything computed again that can be. Allow at least "
-            f"that much, export with a smaller example batch, or train fewer parameters (--trainable)."
+            f"its plan holds {found[1]:,} bytes, and {lowest[1]:,} with everything computed again that can "
+            f"be. Allow at least that much, export with a smaller example batch, or train fewer parameters (--trainable)."
         )
     best, low, high = lowest, 0, budget_bytes
     for _ in range(_ATTEMPTS):  # what computes least again
