@@ -30,14 +30,15 @@ from nagedge.errors import ConfigurationError, NagEdgeError
 from nagedge.graphs.example import input_specs
 from nagedge.graphs.locate import module_of
 from nagedge.graphs.serialization import forward_to_json
-from nagedge.lowering import Artifacts, backend_of, placed
+from nagedge.graphs.train_step import StepGraph
+from nagedge.lowering import Artifacts, backend_of, placed, size_in_bytes, within_budget
 from nagedge.manifest import SCHEMA_VERSION, InputEntry, Manifest, TargetEntry, TaskEntry, TrainingEntry
 from nagedge.sources import BalancedStart, ExportSource, source_of
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.step_rules import BALANCING_PREFIX, StepRules
 from nagedge.targets import Target, available_targets, load_target
 from nagedge.tasks import loss_spec, target_spec
-from nagedge.tracing import TracedModel, trace_model
+from nagedge.tracing import TracedModel, rows_of, trace_model
 
 if TYPE_CHECKING:
     from nagedge.data.examples import Examples
@@ -64,6 +65,7 @@ def export(
     balancing: str = "static",
     restart: str = "none",
     calibration: str | Path | Examples | None = None,
+    memory_budget: int | str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export ``model`` for every target into one bundle and return it.
@@ -90,6 +92,9 @@ def export(
             (:class:`nagedge.step_rules.StepRules`).
         calibration: examples (a file of raw ones, or prepared ones) from which static quantisation takes the ranges of
             activations; None takes a checkpoint's training data, else ``example_input``.
+        memory_budget: the most that a training step of the example's batch size may hold above its loaded session, in
+            bytes or as text such as ``"32MB"``: values are computed again instead of kept until the plan is within it.
+            Only for the backend ``onnxruntime``; other training targets are refused.
         progress: called with a description, the steps done and the steps in all.
 
     Raises:
@@ -99,6 +104,7 @@ def export(
     chosen = _targets(targets)
     if batch is not None and batch < 1:
         raise ConfigurationError(f"batch is {batch}, expected a size >= 1.")
+    budget_bytes = None if memory_budget is None else size_in_bytes(memory_budget)
     check_replaceable(out)  # before the work, and once more when the bundle is written
     source, start = _balanced(source_of(model, tasks, example_input), balancing, restart)
     done = 0
@@ -126,12 +132,14 @@ def export(
         if target.name in refused:
             continue
         try:
-            paths, contents = placed(target.name, _lower(traced, target, source, calibrator))
+            artifacts, planned = _lower(traced, target, source, calibrator, budget_bytes)
+            paths, contents = placed(target.name, artifacts)
         except NagEdgeError as error:
             refused[target.name] = error
             continue
         files |= contents
-        entries[target.name] = _entry(target, paths)
+        rows = traced.train_forward.batch or target.batch or rows_of(source)
+        entries[target.name] = _entry(target, paths, planned, rows if planned is not None else None)
     if not entries or (refused and len(chosen) == 1):
         raise next(iter(refused.values()))
     report("writing the bundle")
@@ -175,24 +183,38 @@ def _backends(chosen: Sequence[Target]) -> tuple[dict[str, Any], dict[str, NagEd
     return backends, refused
 
 
-def _lower(traced: TracedModel, target: Target, source: ExportSource, calibrator: Calibrator) -> Artifacts:
+def _lower(
+    traced: TracedModel,
+    target: Target,
+    source: ExportSource,
+    calibrator: Calibrator,
+    budget_bytes: int | None,
+) -> tuple[Artifacts, int | None]:
     step = traced.steps[target.backend] if target.train else None
     if isinstance(step, NagEdgeError):
         raise step
-    return backend_of(target).lower(
-        traced.inference,
-        step,
-        target,
-        module_of=partial(module_of, traced.model, source.example_input),
-        calibration=calibrator.batches() if calibrated(target) else (),
-    )
+    calibration = calibrator.batches() if calibrated(target) else ()
+
+    def lower(step: StepGraph | None) -> Artifacts:
+        return backend_of(target).lower(
+            traced.inference,
+            step,
+            target,
+            module_of=partial(module_of, traced.model, source.example_input),
+            calibration=calibration,
+        )
+
+    return within_budget(lower, step, target, budget_bytes)
 
 
-def _entry(target: Target, paths: Mapping[str, str]) -> TargetEntry:
+def _entry(
+    target: Target, paths: Mapping[str, str], planned_bytes: int | None, rows: int | None
+) -> TargetEntry:
     return TargetEntry(
         backend=target.backend, precision=target.precision, opset=target.opset, minimum_os=target.minimum_os,
         batch=target.batch, rtol=target.rtol, atol=target.atol, inference_rtol=target.inference_rtol,
         inference_atol=target.inference_atol, backward_error=target.backward_error, artifacts=dict(paths),
+        planned_step_bytes=planned_bytes, planned_rows=rows,
     )  # fmt: skip
 
 

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy.typing as npt
 import torch
 
 from nagedge.bundle import FORWARD_FILE, Bundle
+from nagedge.errors import ConfigurationError
 from nagedge.graphs.inference import InferenceGraph, trace_inference
+from nagedge.graphs.liveness import DEFAULT_LIMITS, Limits
 from nagedge.graphs.serialization import forward_from_json
 from nagedge.graphs.train_step import StepGraph
 from nagedge.manifest import TargetEntry
 from nagedge.runtimes import RUNTIMES, runtimes_of
+from nagedge.runtimes.onnxruntime_memory import planned_step_bytes
 from nagedge.targets import Target
 
 __all__ = [
-    "BACKENDS", "Artifacts", "Calibration", "Content", "backend_of", "batched", "placed", "relowered",
+    "BACKENDS", "Artifacts", "Calibration", "Content", "backend_of", "batched", "placed", "relowered", "size_in_bytes",
+    "within_budget",
 ]  # fmt: skip
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+_UNITS = {
+    "": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
+}  # fmt: skip
+
+_ATTEMPTS = 4
+"""Halvings of the interval in which the best limit lies."""
 
 Content = bytes | Mapping[str, bytes]
 """A file, or the files of a folder by their path in it."""
@@ -89,6 +102,82 @@ def batched(inputs: Arrays, size: int = 8) -> list[dict[str, npt.NDArray[Any]]]:
     rows = len(next(iter(inputs.values()), ()))
     starts = range(0, max(rows - size + 1, min(rows, 1)), size)
     return [{name: array[start : start + size] for name, array in inputs.items()} for start in starts]
+
+
+def within_budget(
+    lower: Callable[[StepGraph | None], Artifacts],
+    step: StepGraph | None,
+    target: Target,
+    budget_bytes: int | None,
+) -> tuple[Artifacts, int | None]:
+    """Return a target's artifacts and the planned memory of a training step above its loaded session.
+
+    More is computed again, and more expensive things, only where the budget asks for it.
+
+    Args:
+        lower: from a step to artifacts.
+        step: the training step, or None when the target has none.
+        target: what is lowered for.
+        budget_bytes: the most that a step of ``step.rows`` rows may hold; None for no limit.
+
+    Returns:
+        The artifacts; the plan, None where there is no step or the backend has none.
+
+    Raises:
+        ConfigurationError: the budget cannot be met; the text names the lowest that can.
+    """
+    if step is None:
+        return lower(None), None
+    if target.backend != "onnxruntime":
+        if budget_bytes is not None:
+            raise ConfigurationError(
+                f"target {target.name!r}: a memory budget is only planned for the backend 'onnxruntime', whose order "
+                f"of execution the file sets; got {target.backend!r}. Leave the budget out, or choose such a target."
+            )
+        return lower(step), None
+    rows = step.batch or target.batch or step.rows
+
+    def tried(limits: Limits) -> tuple[Artifacts, int]:
+        artifacts = lower(replace(step, rows=rows, limits=limits))
+        content = artifacts["train_step"][1]
+        assert isinstance(content, bytes)
+        return artifacts, planned_step_bytes(content, rows)
+
+    found = tried(DEFAULT_LIMITS)
+    if budget_bytes is None or found[1] <= budget_bytes:
+        return found
+    lowest = tried(Limits(bytes=0, slowdown=1.0, products=True))
+    if lowest[1] > budget_bytes:
+        raise ConfigurationError(
+            f"target {target.name!r}: a training step of {rows} rows cannot be kept within {budget_bytes:,} bytes: "
+            f"its plan holds {found[1]:,} bytes, and {lowest[1]:,} with everything computed again that can be. "
+            "Allow at least that much, export with a smaller example batch, or train fewer parameters (--trainable)."
+        )
+    best, low, high = lowest, 0, budget_bytes
+    for _ in range(_ATTEMPTS):  # what computes least again
+        middle = (low + high) // 2
+        attempt = tried(Limits(bytes=middle, slowdown=1.0, products=True))
+        if attempt[1] <= budget_bytes:
+            best, low = attempt, middle
+        else:
+            high = middle
+    return best
+
+
+def size_in_bytes(size: int | str) -> int:
+    """Return a size given as a number of bytes or with a unit, such as ``"32MB"`` or ``"30 MiB"``.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([A-Za-z]*)", str(size).strip())
+    found = int(float(match[1]) * _UNITS.get(match[2], 0)) if match else 0
+    if found < 1:
+        raise ConfigurationError(
+            f"memory budget {str(size)!r} is no size, expected a number above 0 with one of the units "
+            f"{', '.join(unit for unit in _UNITS if unit)}, or none, for example 32MB."
+        )
+    return found
 
 
 def relowered(

@@ -228,6 +228,12 @@ class TargetEntry(_Entry):
     artifacts: dict[str, str] = Field(
         description="Role (infer, train_step, ...) to the path in the bundle: of a file, or of a folder (.mlpackage)."
     )
+    planned_step_bytes: int | None = Field(
+        None,
+        description="Memory that a training step is planned to hold above its loaded session, on one thread of ONNX "
+        "Runtime without its planned block and its reuse of buffers; null where there is no plan.",
+    )
+    planned_rows: int | None = Field(None, description="The batch size of that plan: the example's.")
 
 
 class Manifest(_Entry):

@@ -20,6 +20,8 @@ from nagedge.backends.onnx_precision import in_ort_format, in_precision
 from nagedge.errors import ConfigurationError
 from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.inference import InferenceGraph
+from nagedge.graphs.milestones import marked
+from nagedge.graphs.rematerialisation import rematerialise
 from nagedge.graphs.train_step import StepGraph
 from nagedge.specs import TensorSpec
 from nagedge.targets import Target
@@ -63,7 +65,8 @@ def lower(
     infer = inference.whole if target.precision == "fp32" else inference.module
     graphs: dict[str, fx.GraphModule] = {"infer": infer}
     if step is not None:
-        graphs["train_step"] = step.module
+        graphs["train_step"] = marked(step)
+        rematerialise(graphs["train_step"], step.rows, step.limits)
     for module in graphs.values():
         check_operators(module, target, module_of)
     models = {"infer": _onnx(infer, inference.inputs, inference.outputs, inference.state, target, "infer")}
@@ -72,7 +75,7 @@ def lower(
     )
     if step is not None:
         models["train_step"] = _onnx(
-            step.module, step.inputs, step.outputs, step.constants, target, "train_step"
+            graphs["train_step"], step.inputs, step.outputs, step.constants, target, "train_step"
         )
     artifacts = {role: (f"{role}.onnx", model) for role, model in models.items()}
     if target.ort_format:

@@ -10,6 +10,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from nagedge.graphs.cleanup import is_getitem, operator_name
+from nagedge.graphs.rematerialisation import after
 
 __all__ = [
     "FILLED",
@@ -57,6 +58,8 @@ def unsupported_operators(module: fx.GraphModule, rules: Mapping[str, Any]) -> l
 def rule_of(node: fx.Node, rules: Mapping[str, Any]) -> Any:
     """Return the rule of a node's operator, or None."""
     target = node.target
+    if target is after:
+        return rules.get("after")
     if not isinstance(target, OpOverload) or target.namespace not in _NAMESPACES:
         return None
     return rules.get(target.overloadpacket.__name__)

@@ -50,6 +50,13 @@ def command(
             metavar="FILE", help="Raw examples for int8 ranges, instead of the checkpoint's training data."
         ),
     ] = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="The most that a training step may hold, such as 32MB: it computes again what it does not keep.",
+        ),
+    ] = None,
     verify_steps: Annotated[
         int,
         typer.Option(
@@ -80,9 +87,16 @@ def command(
             balancing=balancing,
             restart=restart,
             calibration=calibration,
+            memory_budget=memory_budget,
             progress=progress,
         )
     print_files(bundle.path)
+    for name, entry in bundle.manifest.targets.items():
+        if entry.planned_step_bytes is not None:
+            typer.echo(
+                f"{name}: a training step of {entry.planned_rows} rows is planned to hold "
+                f"{entry.planned_step_bytes / 2**20:.1f} MiB"
+            )
     if verify_steps and out.suffix != ".zip":
         _verify(bundle, verify_steps)
     written = {"bundle": bundle.path}

@@ -7,22 +7,13 @@ operators that write into their input take something off. The figure depends on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from torch import fx
 
-import torch
-from torch import Tensor, fx
-
+from nagedge.graphs.liveness import owners_of
+from nagedge.graphs.liveness import size_bytes as _bytes
 from nagedge.graphs.train_step import StepGraph
 
 __all__ = ["planned_bytes", "step_bytes"]
-
-aten = torch.ops.aten
-
-_VIEWS = frozenset({
-    aten.reshape.default, aten.view.default, aten.squeeze.dims, aten.squeeze.dim,
-    aten.squeeze.default, aten.unsqueeze.default, aten.alias.default, aten.detach.default,
-})  # fmt: skip
-"""Operators whose result shares its input's memory in every runtime."""
 
 
 def step_bytes(step: StepGraph) -> int:
@@ -43,7 +34,7 @@ def planned_bytes(module: fx.GraphModule) -> int:
         module: a functional graph whose nodes have ``meta["val"]`` with known sizes.
     """
     nodes = list(module.graph.nodes)
-    owners = _owners(nodes)
+    owners = owners_of(nodes)
     last = {
         owner: place
         for place, node in enumerate(nodes)
@@ -58,40 +49,19 @@ def planned_bytes(module: fx.GraphModule) -> int:
         for owner in owners[used]
     }
     kept |= {node for node in nodes if node.op in ("placeholder", "get_attr")}
-    live = sum(_size(node) for node in nodes if node.op in ("placeholder", "get_attr"))
+    live = sum(_bytes(node, 0) for node in nodes if node.op in ("placeholder", "get_attr"))
     peak = live
     for place, node in enumerate(nodes):
         if node.op != "call_function":
             continue
         if owners[node] == {node}:
-            live += _size(node)
+            live += _bytes(node, 0)
             peak = max(peak, live)
             if node not in last:
-                live -= 0 if node in kept else _size(node)
+                live -= 0 if node in kept else _bytes(node, 0)
         for used in node.all_input_nodes:
             for owner in owners[used]:
                 if last[owner] == place and owner not in kept:
-                    live -= _size(owner)
+                    live -= _bytes(owner, 0)
                     kept.add(owner)  # freed once
     return peak
-
-
-def _owners(nodes: Iterable[fx.Node]) -> dict[fx.Node, set[fx.Node]]:
-    """Return for every node those that hold the memory of its value: itself, or what it is a view of."""
-    owners: dict[fx.Node, set[fx.Node]] = {}
-    for node in nodes:
-        shares = node.op == "call_function" and (
-            node.target in _VIEWS or getattr(node.target, "__name__", "") == "getitem"
-        )
-        if shares:
-            source = node.all_input_nodes[0]
-            owners[node] = owners[source]
-        else:
-            owners[node] = {node}
-    return owners
-
-
-def _size(node: fx.Node) -> int:
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, (list, tuple)) else [value]
-    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))

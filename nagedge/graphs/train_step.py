@@ -23,6 +23,7 @@ from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.features import divide
 from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
+from nagedge.graphs.liveness import DEFAULT_LIMITS, Limits
 from nagedge.graphs.restart import RestartTest
 from nagedge.graphs.update import nesterov_update
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
@@ -52,6 +53,8 @@ class StepGraph:
         momentum, weight_decay: defaults, for formats that hold them as constants.
         rules: how the losses become one, and when momentum starts again.
         rule_state: what that begins with: the values of its buffers, by name.
+        rows: the batch size that memory is planned for.
+        limits: how much may be computed again instead of kept, where a backend does that.
     """
 
     module: fx.GraphModule
@@ -69,6 +72,8 @@ class StepGraph:
     weight_decay: float = 0.0
     rules: StepRules = PLAIN
     rule_state: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: int = TRACED_BATCH
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def all_outputs(self) -> tuple[str, ...]:

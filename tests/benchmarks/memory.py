@@ -41,14 +41,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME")
     options = parser.parse_args()
-    print("| workload | eager PyTorch | exported | ratio |\n|---|---|---|---|")
+    print(
+        "| workload | eager PyTorch | exported | ratio | planned | planned over measured |\n|---|---|---|---|---|---|"
+    )
     for name in options.workloads:
         item = workload(name)
         with tempfile.TemporaryDirectory() as folder:
             bundle = export_for(item, TARGET, Path(folder))
+            planned = bundle.manifest.targets[TARGET].planned_step_bytes
+            assert planned is not None
             ours = _peak("load_exported", {"name": name, "bundle": str(bundle.path)})
         theirs = _peak("load_eager", {"name": name})
-        print(f"| {name} | {theirs / MIB:.1f} MiB | {ours / MIB:.1f} MiB | {ours / theirs:.2f} |", flush=True)
+        cells = [f"{theirs / MIB:.1f} MiB", f"{ours / MIB:.1f} MiB", f"{ours / theirs:.2f}"]
+        cells += [f"{planned / MIB:.1f} MiB", f"{planned / ours:.2f}"]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def _peak(function: str, arguments: dict[str, str | int | float | bool | None]) -> int:

@@ -63,6 +63,7 @@ class GraphBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._symbols: dict[sympy.Symbol, tuple[str, int]] = {}
         self._sizes: dict[tuple[sympy.Expr, bool], str] = {}
+        self._no_changes: dict[tuple[str, int], str] = {}
         self._counter = itertools.count(1)
 
     def nested(self) -> GraphBuilder:
@@ -137,6 +138,14 @@ class GraphBuilder:
         if dtype is not None and dtype_of(argument) != dtype:
             return self.cast(name, dtype)
         return name
+
+    def no_change_after(self, milestone: str, rank: int) -> str:
+        """Return the name of ``rank`` zeros, the shape that changes none, computed after ``milestone``."""
+        key = (milestone, rank)
+        if key not in self._no_changes:
+            zeros = self.constant(np.zeros(rank, np.int64))
+            self._no_changes[key] = self.add("Mul", [self.add("Size", [milestone]), zeros])
+        return self._no_changes[key]
 
     # --- sizes --------------------------------------------------------------------------------------------------
 

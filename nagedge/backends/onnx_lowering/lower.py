@@ -15,16 +15,20 @@ from onnx import helper
 from torch import Tensor, fx
 
 from nagedge.backends import traced
-from nagedge.backends.onnx_lowering import compute, elementwise, recurrent, scatter, structure
+from nagedge.backends.onnx_lowering import compute, elementwise, order, recurrent, scatter, structure
 from nagedge.backends.onnx_lowering.builder import DTYPES, GraphBuilder, inner_nodes, reads
+from nagedge.backends.onnx_lowering.order import by_depth, ending_in
 from nagedge.backends.traced import is_size, rule_of
 from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem
+from nagedge.graphs.milestones import milestones_of
 from nagedge.specs import TensorSpec
 
 __all__ = ["lower_to_onnx", "unsupported_operators"]
 
-RULES = {**elementwise.RULES, **structure.RULES, **compute.RULES, **recurrent.RULES, **scatter.RULES}
+RULES = {
+    **elementwise.RULES, **structure.RULES, **compute.RULES, **recurrent.RULES, **scatter.RULES, **order.RULES,
+}  # fmt: skip
 
 MINIMUM_OPSET = 18
 _IR_VERSION_OF_OPSET = {18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
@@ -47,9 +51,10 @@ def lower_to_onnx(
     """Return the ONNX model of a traced graph.
 
     Args:
-        module: its placeholders are ``inputs``, then ``constants``.
+        module: its placeholders are ``inputs``, then ``constants``. Where milestones are marked
+            (:mod:`nagedge.graphs.milestones`), the nodes stand in an order that computes them early.
         inputs: name, dtype and shape of each run-time input.
-        outputs: the name each output gets.
+        outputs: the name each output gets; with milestones the first one has no dimensions.
         constants: stored in the model under their names.
         opset: of the standard ONNX domain, >= 18.
         name: of the graph.
@@ -90,7 +95,13 @@ def lower_to_onnx(
             builder.values[node] = builder.constant(getattr(module, str(node.target)).detach().numpy())
         elif node.op == "output":
             results = list(node.args[0])
-    output_infos = _name_outputs(builder, results, outputs, {spec.name for spec in inputs} | set(constants))
+    renamed, output_infos = _name_outputs(
+        builder, results, outputs, {spec.name for spec in inputs} | set(constants)
+    )
+    milestones = [builder.tensor(node) for node in milestones_of(module)]
+    if milestones:
+        last = ending_in(builder, outputs[0], [renamed.get(name, name) for name in milestones])
+        builder.nodes[:] = [*by_depth(builder.nodes), *last]
     nodes, initializers = _used(builder, set(outputs))
     graph = helper.make_graph(nodes, name, infos, output_infos, initializers)
     model = helper.make_model(
@@ -127,8 +138,12 @@ def _shape(fake: Tensor, spec: TensorSpec) -> list[int | str]:
 
 def _name_outputs(
     builder: GraphBuilder, results: Sequence[Any], outputs: Sequence[str], reserved: set[str]
-) -> list[onnx.ValueInfoProto]:
-    """Give the outputs their names: rename the tensor where it is computed, copy it where it cannot be renamed."""
+) -> tuple[dict[str, str], list[onnx.ValueInfoProto]]:
+    """Give the outputs their names: rename the tensor where it is computed, copy it where it cannot be renamed.
+
+    Returns:
+        New name by old name, and what the graph says of its outputs.
+    """
     produced = {output for node in builder.nodes for output in node.output}
     renamed: dict[str, str] = {}
     infos = []
@@ -149,4 +164,4 @@ def _name_outputs(
                 for i, value in enumerate(values):
                     if value in renamed:
                         values[i] = renamed[value]
-    return infos
+    return renamed, infos

@@ -1,0 +1,115 @@
+"""Which values of a training step a runtime should compute early, so that what they need can be freed.
+
+A weight's gradient needs an activation of the forward pass and the gradient of the layer's output. Traced, it is
+computed at once; but the results of a step do not say so, and a runtime that works backwards from its outputs may
+compute all weights' gradients at the end, with everything they need still held. So the step is marked with
+*milestones*: the gradients, and of a parameter that is updated by itself its new values, in the order of the backward
+pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import fx
+
+from nagedge.graphs.liveness import lifetimes, size_bytes
+from nagedge.graphs.train_step import StepGraph, select_outputs
+
+__all__ = ["MILESTONE", "marked", "milestones_of"]
+
+MILESTONE = "milestone"
+"""Key of a node's ``meta``: its place among the milestones."""
+
+_ROLES = ("next.momentum", "next.params")
+
+
+def marked(step: StepGraph) -> fx.GraphModule:
+    """Return a copy of the step's module with its milestones marked and its nodes in the order of their execution.
+
+    A large parameter is updated as soon as its gradient is there, or where that would be when most is held, in the end.
+
+    Args:
+        step: a specialised step.
+    """
+    traced = select_outputs(step.traced, range(len(step.all_outputs)))
+    output = next(node for node in traced.graph.nodes if node.op == "output")
+    results = dict(zip(step.all_outputs, output.args[0], strict=True))
+    gradients = {results[f"gradient.{name}"]: name for name in step.trainable}
+    places = {node: place for place, node in enumerate(traced.graph.nodes)}
+    inner = sorted(gradients, key=lambda node: places[node])
+    updates = {gradient: [results[f"{role}.{gradients[gradient]}"] for role in _ROLES] for gradient in inner}
+    alone = {
+        gradient: nodes
+        for gradient, nodes in updates.items()
+        if all(_gradients_before(node, gradients) == {gradient} for node in nodes)
+    }
+    best, least = traced, 0
+    for later in range(len(alone) + 1):
+        deferred = sorted(alone, key=lambda node: size_bytes(node, step.rows), reverse=True)[:later]
+        order = [
+            node
+            for gradient in inner
+            for node in ([gradient] if gradient in deferred else alone.get(gradient, [gradient]))
+        ]
+        order += [node for gradient in deferred for node in alone[gradient]]
+        for place, node in enumerate(order):
+            node.meta[MILESTONE] = place
+        chosen = _in_order(select_outputs(traced, range(len(step.outputs))))  # it copies the marks
+        for node in order:
+            del node.meta[MILESTONE]
+        most = lifetimes(list(chosen.graph.nodes), step.rows).most
+        if later and most >= least:
+            break
+        best, least = chosen, most
+    return best
+
+
+def milestones_of(module: fx.GraphModule) -> list[fx.Node]:
+    """Return the marked nodes in the order in which they should be computed."""
+    found = [node for node in module.graph.nodes if MILESTONE in node.meta]
+    return sorted(found, key=lambda node: int(node.meta[MILESTONE]))
+
+
+def _in_order(module: fx.GraphModule) -> fx.GraphModule:
+    """Return a module with its nodes in the order of their execution: what milestones need, one after the other.
+
+    Of a node's arguments the one comes first that most depends on, so that others are made when they are needed.
+    """
+    nodes = list(module.graph.nodes)
+    depths: dict[fx.Node, int] = {}
+    for node in nodes:
+        depths[node] = 1 + max((depths[used] for used in node.all_input_nodes), default=0)
+    ordered = [node for node in nodes if node.op in ("placeholder", "get_attr")]
+    seen = set(ordered)
+    for root in (*milestones_of(module), nodes[-1]):
+        waiting = [(root, False)]
+        while waiting:
+            node, is_ready = waiting.pop()
+            if is_ready:
+                ordered.append(node)
+            elif node not in seen:
+                seen.add(node)
+                waiting.append((node, True))
+                before = [used for used in node.all_input_nodes if used not in seen]
+                waiting += [(used, False) for used in sorted(before, key=depths.__getitem__)]
+    graph = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    for node in ordered:
+        values[node] = graph.node_copy(node, values.__getitem__)
+    return fx.GraphModule(module, graph)
+
+
+def _gradients_before(node: fx.Node, gradients: Mapping[fx.Node, str]) -> set[fx.Node]:
+    """Return the gradients that ``node`` is computed from, not those that these are computed from."""
+    found, seen = set(), {node}
+    waiting: list[fx.Node] = [node]
+    while waiting:
+        now = waiting.pop()
+        if now in gradients:
+            found.add(now)
+            continue
+        new: Sequence[fx.Node] = [used for used in now.all_input_nodes if used not in seen]
+        seen.update(new)
+        waiting += new
+    return found

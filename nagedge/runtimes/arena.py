@@ -1,0 +1,106 @@
+"""ONNX Runtime's arena for the processor's memory, without the memory: what of it a sequence of requests touches.
+
+After core/framework/bfc_arena.cc of ONNX Runtime 1.19 to 1.31, with its default settings: requests are rounded up to
+256 bytes; the smallest free chunk of the lowest bin that fits is taken, and cut when it is twice as large; freed chunks
+join their free neighbours; when nothing fits, the arena grows by a region, each at least twice as large as the one
+before. Memory that was never written takes none, so what counts are the pages that requests touched.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+
+__all__ = ["Arena"]
+
+_UNIT = 256
+_FIRST_REGION = 1 << 20
+_UNCUT = 128 << 20
+_PAGE = 4096
+
+
+@dataclass
+class _Chunk:
+    start: int
+    size: int
+    is_free: bool = True
+    before: _Chunk | None = None
+    behind: _Chunk | None = None
+
+
+@dataclass
+class Arena:
+    """An arena of no memory: ``take`` and ``give`` as a runtime does."""
+
+    _free: list[tuple[int, int, int]] = field(default_factory=list)
+    _chunks: dict[int, _Chunk] = field(default_factory=dict)
+    _pages: set[int] = field(default_factory=set)
+    _next_region: int = _FIRST_REGION
+    _end: int = 0
+
+    @property
+    def touched_bytes(self) -> int:
+        """The memory that has been written so far, in pages."""
+        return len(self._pages) * _PAGE
+
+    def take(self, size_bytes: int) -> int:
+        """Return the address of a new chunk, which is written."""
+        size = max(-(-size_bytes // _UNIT), 1) * _UNIT
+        chunk = self._fitting(size) or self._grown(size)
+        if chunk.size >= 2 * size or chunk.size - size >= _UNCUT:
+            rest = _Chunk(chunk.start + size, chunk.size - size, before=chunk, behind=chunk.behind)
+            if chunk.behind is not None:
+                chunk.behind.before = rest
+            chunk.size, chunk.behind = size, rest
+            self._add(rest)
+        chunk.is_free = False
+        self._pages.update(range(chunk.start // _PAGE, -(-(chunk.start + size_bytes) // _PAGE)))
+        return chunk.start
+
+    def give(self, address: int) -> None:
+        """Free a chunk."""
+        chunk = self._chunks[address]
+        chunk.is_free = True
+        for left, right in ((chunk, chunk.behind), (chunk.before, chunk)):
+            if left is not None and right is not None and left.is_free and right.is_free:
+                for part in (left, right):
+                    self._remove(part)
+                left.size += right.size
+                left.behind = right.behind
+                if right.behind is not None:
+                    right.behind.before = left
+                del self._chunks[right.start]
+                chunk = left
+        self._remove(chunk)
+        self._add(chunk)
+
+    def _fitting(self, size: int) -> _Chunk | None:
+        """Take the first chunk that fits, of the lowest bin (a power of two) that has one; in it, the smallest."""
+        place = bisect.bisect_left(self._free, (_bin(size), size, -1))
+        if place == len(self._free):
+            return None
+        _, _, start = self._free.pop(place)
+        return self._chunks[start]
+
+    def _grown(self, size: int) -> _Chunk:
+        while self._next_region < size:
+            self._next_region *= 2
+        chunk = _Chunk(self._end, self._next_region)
+        self._chunks[chunk.start] = chunk
+        self._end += self._next_region + (1 << 30)  # regions are apart
+        self._next_region *= 2
+        return chunk
+
+    def _add(self, chunk: _Chunk) -> None:
+        self._chunks[chunk.start] = chunk
+        bisect.insort(self._free, (_bin(chunk.size), chunk.size, chunk.start))
+
+    def _remove(self, chunk: _Chunk) -> None:
+        key = (_bin(chunk.size), chunk.size, chunk.start)
+        place = bisect.bisect_left(self._free, key)
+        if place < len(self._free) and self._free[place] == key:
+            del self._free[place]
+
+
+def _bin(size: int) -> int:
+    return min((size // _UNIT).bit_length() - 1, 20)

@@ -1,0 +1,41 @@
+"""The model of ONNX Runtime's arena: what is reused, cut, joined and touched."""
+
+from __future__ import annotations
+
+from nagedge.runtimes.arena import Arena
+
+KIB = 1024
+
+
+def test_freed_memory_is_taken_again() -> None:
+    arena = Arena()
+    first = arena.take(64 * KIB)
+    arena.give(first)
+    assert arena.take(64 * KIB) == first
+    assert arena.touched_bytes == 64 * KIB
+
+
+def test_free_neighbours_join() -> None:
+    arena = Arena()
+    parts = [arena.take(32 * KIB) for _ in range(3)]
+    for part in (parts[0], parts[2], parts[1]):
+        arena.give(part)
+    assert arena.take(96 * KIB) == parts[0]
+    assert arena.touched_bytes == 96 * KIB
+
+
+def test_a_chunk_less_than_twice_as_large_is_not_cut() -> None:
+    arena = Arena()
+    first = arena.take(60 * KIB)
+    arena.take(4 * KIB)
+    arena.give(first)
+    assert arena.take(40 * KIB) == first
+    assert arena.take(16 * KIB) != first + 40 * KIB
+
+
+def test_what_fits_nowhere_gets_a_region_of_its_own() -> None:
+    arena = Arena()
+    small = arena.take(KIB)
+    large = arena.take(3 << 20)
+    assert abs(large - small) > 4 << 20
+    assert arena.touched_bytes == (3 << 20) + 4 * KIB
