@@ -150,8 +150,9 @@ def within_budget(
     if lowest[1] > budget_bytes:
         raise ConfigurationError(
             f"target {target.name!r}: a training step of {rows} rows cannot be kept within {budget_bytes:,} bytes: "
-            f"its plan holds {found[1]:,} bytes, and {lowest[1]:,} with everything computed again that can "
-            f"be. Allow at least that much, export with a smaller example batch, or train fewer parameters (--trainable)."
+            f"its plan holds {found[1]:,} bytes, and {lowest[1]:,} with everything computed again that "
+            f"can be. Allow at least that much, export with a smaller example batch, or train fewer parameters "
+            "(--trainable)."
         )
     best, low, high = lowest, 0, budget_bytes
     for _ in range(_ATTEMPTS):  # what computes least again
