@@ -58,27 +58,27 @@ def ending_in(builder: GraphBuilder, output: str, milestones: Sequence[str]) -> 
     """Return nodes to append: they make ``output`` wait for ``milestones``, one after the other.
 
     Args:
-        builder: its nodes are changed: what made ``output``, of no dimensions, makes ``<output>.computed``.
+        builder: its nodes are changed: what made ``output``, of no dimensions, makes a tensor of another name.
         output: of the graph.
         milestones: names of tensors in the order in which they are to be computed.
     """
-    computed = f"{output}.computed"
+    computed = builder.fresh(output)
     for node in builder.nodes:
         for names in (node.input, node.output):
             for place, name in enumerate(names):
                 if name == output:
                     names[place] = computed
-    sizes = [f"size.{milestone}" for milestone in milestones]
+    sizes = [builder.fresh("Size") for _ in milestones]
     nodes = [
         helper.make_node("Size", [milestone], [size], name=size)
         for milestone, size in zip(milestones, sizes, strict=True)
     ]
     nodes.reverse()  # the last in the file is the first to be computed
     nothing = builder.constant(np.zeros(0, np.int64))
-    largest, shape = f"{output}.largest_size", f"{output}.shape"
+    largest, shape, last = builder.fresh("Max"), builder.fresh("Mul"), builder.fresh("Reshape")
     return [
         *nodes,
         helper.make_node("Max", sizes, [largest], name=largest),
         helper.make_node("Mul", [largest, nothing], [shape], name=shape),  # no values: the shape of a scalar
-        helper.make_node("Reshape", [computed, shape], [output], name=f"{output}.last"),
+        helper.make_node("Reshape", [computed, shape], [output], name=last),
     ]
