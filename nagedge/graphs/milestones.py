@@ -21,6 +21,9 @@ __all__ = ["MILESTONE", "marked", "milestones_of"]
 MILESTONE = "milestone"
 """Key of a node's ``meta``: its place among the milestones."""
 
+_NAME = "milestone_name"
+"""Key of a node's ``meta`` by which it is found in a copy."""
+
 _ROLES = ("next.momentum", "next.params")
 
 
@@ -44,25 +47,33 @@ def marked(step: StepGraph) -> fx.GraphModule:
         for gradient, nodes in updates.items()
         if all(_gradients_before(node, gradients) == {gradient} for node in nodes)
     }
-    best, least = traced, 0
+    for node in {*gradients, *(node for nodes in alone.values() for node in nodes)}:
+        node.meta[_NAME] = node.name
+    module = select_outputs(traced, range(len(step.outputs)))  # it copies the names
+    copies = {node.meta[_NAME]: node for node in module.graph.nodes if _NAME in node.meta}
+    best: tuple[list[fx.Node], list[fx.Node]] = ([], [])
+    least = 0
     for later in range(len(alone) + 1):
         deferred = sorted(alone, key=lambda node: size_bytes(node, step.rows), reverse=True)[:later]
-        order = [
+        chosen = [
             node
             for gradient in inner
             for node in ([gradient] if gradient in deferred else alone.get(gradient, [gradient]))
         ]
-        order += [node for gradient in deferred for node in alone[gradient]]
-        for place, node in enumerate(order):
-            node.meta[MILESTONE] = place
-        chosen = _in_order(select_outputs(traced, range(len(step.outputs))))  # it copies the marks
-        for node in order:
-            del node.meta[MILESTONE]
-        most = lifetimes(list(chosen.graph.nodes), step.rows).most
+        chosen += [node for gradient in deferred for node in alone[gradient]]
+        milestones = [copies[node.name] for node in dict.fromkeys(chosen)]
+        ordered = _in_order(module, milestones)
+        most = lifetimes(ordered, step.rows).most
         if later and most >= least:
             break
-        best, least = chosen, most
-    return best
+        best, least = (ordered, milestones), most
+    for place, node in enumerate(best[1]):
+        node.meta[MILESTONE] = place
+    graph = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    for node in best[0]:
+        values[node] = graph.node_copy(node, values.__getitem__)
+    return fx.GraphModule(module, graph)
 
 
 def milestones_of(module: fx.GraphModule) -> list[fx.Node]:
@@ -71,8 +82,8 @@ def milestones_of(module: fx.GraphModule) -> list[fx.Node]:
     return sorted(found, key=lambda node: int(node.meta[MILESTONE]))
 
 
-def _in_order(module: fx.GraphModule) -> fx.GraphModule:
-    """Return a module with its nodes in the order of their execution: what milestones need, one after the other.
+def _in_order(module: fx.GraphModule, milestones: Sequence[fx.Node]) -> list[fx.Node]:
+    """Return the nodes in the order of their execution: what milestones need, one after the other.
 
     Of a node's arguments the one comes first that most depends on, so that others are made when they are needed.
     """
@@ -82,7 +93,7 @@ def _in_order(module: fx.GraphModule) -> fx.GraphModule:
         depths[node] = 1 + max((depths[used] for used in node.all_input_nodes), default=0)
     ordered = [node for node in nodes if node.op in ("placeholder", "get_attr")]
     seen = set(ordered)
-    for root in (*milestones_of(module), nodes[-1]):
+    for root in (*milestones, nodes[-1]):
         waiting = [(root, False)]
         while waiting:
             node, is_ready = waiting.pop()
@@ -93,11 +104,7 @@ def _in_order(module: fx.GraphModule) -> fx.GraphModule:
                 waiting.append((node, True))
                 before = [used for used in node.all_input_nodes if used not in seen]
                 waiting += [(used, False) for used in sorted(before, key=depths.__getitem__)]
-    graph = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    for node in ordered:
-        values[node] = graph.node_copy(node, values.__getitem__)
-    return fx.GraphModule(module, graph)
+    return ordered
 
 
 def _gradients_before(node: fx.Node, gradients: Mapping[fx.Node, str]) -> set[fx.Node]:

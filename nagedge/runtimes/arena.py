@@ -1,6 +1,6 @@
 """ONNX Runtime's arena for the processor's memory, without the memory: what of it a sequence of requests touches.
 
-After core/framework/bfc_arena.cc of ONNX Runtime 1.19 to 1.31, with its default settings: requests are rounded up to
+After core/framework/bfc_arena.cc of ONNX Runtime 1.31, with its default settings: requests are rounded up to
 256 bytes; the smallest free chunk of the lowest bin that fits is taken, and cut when it is twice as large; freed chunks
 join their free neighbours; when nothing fits, the arena grows by a region, each at least twice as large as the one
 before. Memory that was never written takes none, so what counts are the pages that requests touched.
