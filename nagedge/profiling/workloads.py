@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from nagedge.manifest import TargetEntry
+
 __all__ = ["load_workload", "measure_artifact", "notes_on"]
 
 _TRACED_STEPS, _SKIPPED_STEPS, _TRACE_S = 20, 5, 2.0
@@ -107,6 +109,9 @@ def measure_artifact(
     else:
         memory, more = _memory(order)
         failure = (*failure, *more)
+        if memory is not None and artifact.what == "train":
+            entry = bundle.manifest.targets[artifact.target]
+            failure = (*failure, *_beside_the_plan(memory, entry, artifact.batch, threads))
     return WorkloadProfile(
         name=artifact.what, device="host", target=artifact.target, precision=artifact.precision,
         artifact=artifact.name, runtime=runtime, threads=threads, batch=artifact.batch, evidence=EVIDENCE_HOST,
@@ -151,6 +156,16 @@ def _memory(arguments: dict[str, Argument]) -> tuple[MemoryPeak | None, tuple[st
         return peak_memory("nagedge.profiling.workloads:load_workload", arguments, timeline=True), ()
     except ConfigurationError as error:
         return None, (f"Peak memory was not measured: {error}",)
+
+
+def _beside_the_plan(memory: MemoryPeak, entry: TargetEntry, batch: int, threads: int) -> tuple[str, ...]:
+    """Return what the bundle planned for such a step, as a sentence; nothing where it planned for another one."""
+    if entry.planned_step_bytes is None or entry.planned_rows != batch or threads != 1:
+        return ()
+    return (
+        f"The bundle plans {entry.planned_step_bytes / 2**20:.1f} MiB for this step above the loaded session; "
+        f"{memory.step_bytes / 2**20:.1f} MiB were measured.",
+    )
 
 
 def notes_on(latency: Distribution, host: HostDescription, threads: int) -> tuple[str, ...]:

@@ -58,6 +58,20 @@ def test_what_and_batch_are_the_callers_choice(bundle: nagedge.Bundle) -> None:
     profile = nagedge.profile(bundle, what=("train",), batch=3, threads=2, budget_s=0.05)
     (train,) = profile.workloads
     assert (train.name, train.batch, train.threads) == ("train", 3, 2)
+    assert not any("plans" in note for note in train.notes), "the plan is of another batch"
+
+
+def test_the_planned_memory_stands_beside_the_measured(bundle: nagedge.Bundle) -> None:
+    (entry,) = (e for e in bundle.manifest.targets.values() if e.planned_step_bytes is not None)
+    assert entry.planned_step_bytes is not None
+    profile = nagedge.profile(bundle, what=("train",), batch=entry.planned_rows, budget_s=0.05)
+    (train,) = profile.workloads
+    assert train.memory is not None
+    assert any(
+        f"plans {entry.planned_step_bytes / 2**20:.1f} MiB" in note
+        and f"{train.memory.step_bytes / 2**20:.1f} MiB were measured" in note
+        for note in train.notes
+    )
 
 
 def test_profiling_leaves_the_bundle_as_it_is(bundle: nagedge.Bundle) -> None:
