@@ -162,10 +162,8 @@ def _beside_the_plan(memory: MemoryPeak, entry: TargetEntry, batch: int, threads
     """Return what the bundle planned for such a step, as a sentence; nothing where it planned for another one."""
     if entry.planned_step_bytes is None or entry.planned_rows != batch or threads != 1:
         return ()
-    return (
-        f"The bundle plans {entry.planned_step_bytes / 2**20:.1f} MiB for this step above the loaded session; "
-        f"{memory.step_bytes / 2**20:.1f} MiB were measured.",
-    )
+    planned, measured = entry.planned_step_bytes / 2**20, memory.step_bytes / 2**20
+    return (f"The bundle plans {planned:.1f} MiB above the loaded session; {measured:.1f} MiB were measured.",)
 
 
 def notes_on(latency: Distribution, host: HostDescription, threads: int) -> tuple[str, ...]:
