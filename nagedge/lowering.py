@@ -13,6 +13,7 @@ import torch
 
 from nagedge.bundle import FORWARD_FILE, Bundle
 from nagedge.errors import ConfigurationError
+from nagedge.graphs.forward import without_collection
 from nagedge.graphs.inference import InferenceGraph, trace_inference
 from nagedge.graphs.liveness import DEFAULT_LIMITS, Limits
 from nagedge.graphs.serialization import forward_from_json
@@ -137,6 +138,7 @@ def within_budget(
         return lower(step), None
     rows = step.batch or target.batch or step.rows
 
+    @without_collection()
     def tried(limits: Limits) -> tuple[Artifacts, int]:
         artifacts = lower(replace(step, rows=rows, limits=limits))
         content = artifacts["train_step"][1]

@@ -163,7 +163,9 @@ def _beside_the_plan(memory: MemoryPeak, entry: TargetEntry, batch: int, threads
     if entry.planned_step_bytes is None or entry.planned_rows != batch or threads != 1:
         return ()
     planned, measured = entry.planned_step_bytes / 2**20, memory.step_bytes / 2**20
-    return (f"The bundle plans {planned:.1f} MiB above the loaded session; {measured:.1f} MiB were measured.",)
+    return (
+        f"The bundle plans {planned:.1f} MiB above the loaded session; {measured:.1f} MiB were measured.",
+    )
 
 
 def notes_on(latency: Distribution, host: HostDescription, threads: int) -> tuple[str, ...]:
