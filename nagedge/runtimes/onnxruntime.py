@@ -64,7 +64,7 @@ def load_session(
         threads: of one operator, >= 1; operators run one after another.
         planned: lay all tensors out in one block from the second run on, beside what the first one took, and keep
             buffers for later tensors of the same shape. Without it the training step of MobileNetV3-small-050 peaks at
-            18 MiB, with it at 40; it takes up to 3 % longer.
+            19 MiB, with the block at 40; it takes up to 3 % longer.
         profile_prefix: write ONNX Runtime's own trace to a file that starts with this.
 
     Raises:

@@ -198,8 +198,9 @@ def has_labels(task: TaskSpec, target: Tensor, sample_weight: Tensor | None = No
         labelled = target > MISSING
     else:
         return True if sample_weight is None else (sample_weight > 0).any()
-    labelled = labelled.reshape(len(target), -1).any(1)
-    return (labelled if sample_weight is None else labelled & (sample_weight > 0)).any()
+    if sample_weight is None:
+        return labelled.any()
+    return (labelled.reshape(len(target), -1).any(1) & (sample_weight > 0)).any()
 
 
 def labelled_tasks(
