@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from nagedge.graphs.liveness import owners_of
-from nagedge.graphs.liveness import size_bytes as _bytes
+from nagedge.graphs.liveness import lifetimes, owners_of, size_bytes
 from nagedge.graphs.train_step import StepGraph
 
 __all__ = ["planned_bytes", "step_bytes"]
@@ -34,34 +33,19 @@ def planned_bytes(module: fx.GraphModule) -> int:
         module: a functional graph whose nodes have ``meta["val"]`` with known sizes.
     """
     nodes = list(module.graph.nodes)
+    held = lifetimes(nodes, 0)  # without inputs and outputs
     owners = owners_of(nodes)
-    last = {
-        owner: place
-        for place, node in enumerate(nodes)
-        for used in node.all_input_nodes
-        for owner in owners[used]
-    }
-    kept = {
+    given = {node for node in nodes if node.op in ("placeholder", "get_attr")}
+    results = {
         owner
         for node in nodes
         if node.op == "output"
         for used in node.all_input_nodes
-        for owner in owners[used]
+        for owner in owners[used] - given
     }
-    kept |= {node for node in nodes if node.op in ("placeholder", "get_attr")}
-    live = sum(_bytes(node, 0) for node in nodes if node.op in ("placeholder", "get_attr"))
-    peak = live
-    for place, node in enumerate(nodes):
-        if node.op != "call_function":
-            continue
-        if owners[node] == {node}:
-            live += _bytes(node, 0)
-            peak = max(peak, live)
-            if node not in last:
-                live -= 0 if node in kept else _bytes(node, 0)
-        for used in node.all_input_nodes:
-            for owner in owners[used]:
-                if last[owner] == place and owner not in kept:
-                    live -= _bytes(owner, 0)
-                    kept.add(owner)  # freed once
+    lasting = sum(size_bytes(node, 0) for node in given)
+    peak = lasting
+    for node, computed in zip(nodes, held.live, strict=True):
+        lasting += size_bytes(node, 0) if node in results else 0
+        peak = max(peak, lasting + computed)
     return peak
