@@ -58,6 +58,19 @@ def test_export_lists_the_files_and_verify_prints_the_worst_first(folder: Path) 
     assert json.loads((folder / "bundle/manifest.json").read_text())["verification"][TRAIN][0]["steps"] == 3
 
 
+def test_export_within_a_memory_budget_or_not_at_all(folder: Path) -> None:
+    refused = export(folder, "--memory-budget", "1kB")
+    assert refused.exit_code == 2
+    assert "cannot be kept within 1,000 bytes" in " ".join(refused.stderr.split())
+    assert not (folder / "bundle").exists()
+    unknown = export(folder, "--memory-budget", "32 parsecs")
+    assert unknown.exit_code == 2
+    assert "memory budget '32 parsecs' is no size" in " ".join(unknown.stderr.split())
+    exported = export(folder, "--memory-budget", "32MB")
+    assert exported.exit_code == 0, exported.output
+    assert "is planned to hold" in " ".join(exported.stdout.split())
+
+
 def test_verify_fails_with_the_first_tensor_out_of_tolerance(folder: Path) -> None:
     strict = (
         target_file(TRAIN).read_text().replace("1e-3", "0.0").replace("1e-5", "0.0").replace("1e-4", "0.0")
