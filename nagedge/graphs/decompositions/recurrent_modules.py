@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch._C import DispatchKey
 
+from nagedge.graphs.decompositions.python_kernels import python_kernels
 from nagedge.graphs.decompositions.recurrent_gradients import Gru, Lstm, Rnn
 
 __all__ = ["WHOLE_RECURRENT", "by_layer", "whole_recurrent", "with_aten_names"]
@@ -74,18 +75,14 @@ def with_aten_names(graph: fx.Graph) -> None:
 @contextmanager
 def whole_recurrent() -> Iterator[None]:
     """Keep recurrent operators whole while tracing, those with dropout apart, which are as random as before."""
-    saved = {operator: dict(operator.py_kernels) for operator in WHOLE_RECURRENT}
-    try:
-        for operator, kernels in saved.items():
-            for key in (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd):
-                operator.py_kernels[key] = _kernel(_STAND_INS[operator], kernels[key])
-            operator._dispatch_cache.clear()
+    keys = (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd)
+    kernels = {
+        operator: operator.py_kernels
+        | {key: _kernel(_STAND_INS[operator], operator.py_kernels[key]) for key in keys}
+        for operator in WHOLE_RECURRENT
+    }
+    with python_kernels(kernels):
         yield
-    finally:
-        for operator, kernels in saved.items():
-            operator.py_kernels.clear()
-            operator.py_kernels.update(kernels)
-            operator._dispatch_cache.clear()
 
 
 def _kernel(stand_in: Any, unrolled: Rule) -> Rule:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import _disable_current_modes
 
+from nagedge.graphs.decompositions.python_kernels import python_kernels
 from nagedge.graphs.decompositions.tensors import constant, reshape
 from nagedge.graphs.decompositions.windows import repeat_cells
 
@@ -156,21 +157,12 @@ def whole_interpolations() -> Iterator[None]:
     this context it leaves them alone, so that the rules of :data:`INTERPOLATIONS` apply.
     """
     forward = [operator for operator in INTERPOLATIONS if "vec" in operator.overloadpacket.overloads()]
-    replaced: dict[OpOverload, Rule | None] = dict.fromkeys(forward)
-    replaced.update({operator.overloadpacket.vec: _by_size(operator) for operator in forward})
-    saved = {operator: dict(operator.py_kernels) for operator in replaced}
-    try:
-        for operator, kernel in replaced.items():
-            operator.py_kernels.clear()
-            if kernel is not None:
-                operator.py_kernels.update(dict.fromkeys(saved[operator], kernel))
-            operator._dispatch_cache.clear()
+    kernels: dict[OpOverload, dict[Any, Rule]] = {operator: {} for operator in forward}
+    for operator in forward:
+        vec = operator.overloadpacket.vec
+        kernels[vec] = dict.fromkeys(vec.py_kernels, _by_size(operator))
+    with python_kernels(kernels):
         yield
-    finally:
-        for operator, kernels in saved.items():
-            operator.py_kernels.clear()
-            operator.py_kernels.update(kernels)
-            operator._dispatch_cache.clear()
 
 
 def _by_size(operator: OpOverload) -> Rule:
