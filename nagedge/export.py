@@ -31,14 +31,14 @@ from nagedge.graphs.example import input_specs
 from nagedge.graphs.locate import module_of
 from nagedge.graphs.serialization import forward_to_json
 from nagedge.graphs.train_step import StepGraph
-from nagedge.lowering import Artifacts, backend_of, placed, size_in_bytes, within_budget
+from nagedge.lowering import Artifacts, Plan, backend_of, placed, size_in_bytes, within_budget
 from nagedge.manifest import SCHEMA_VERSION, InputEntry, Manifest, TargetEntry, TaskEntry, TrainingEntry
 from nagedge.sources import BalancedStart, ExportSource, source_of
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.step_rules import BALANCING_PREFIX, StepRules
 from nagedge.targets import Target, available_targets, load_target
 from nagedge.tasks import loss_spec, target_spec
-from nagedge.tracing import TracedModel, rows_of, trace_model
+from nagedge.tracing import TracedModel, trace_model
 
 if TYPE_CHECKING:
     from nagedge.data.examples import Examples
@@ -138,8 +138,7 @@ def export(
             refused[target.name] = error
             continue
         files |= contents
-        rows = traced.train_forward.batch or target.batch or rows_of(source)
-        entries[target.name] = _entry(target, paths, planned, rows if planned is not None else None)
+        entries[target.name] = _entry(target, paths, planned)
     if not entries or (refused and len(chosen) == 1):
         raise next(iter(refused.values()))
     report("writing the bundle")
@@ -189,7 +188,7 @@ def _lower(
     source: ExportSource,
     calibrator: Calibrator,
     budget_bytes: int | None,
-) -> tuple[Artifacts, int | None]:
+) -> tuple[Artifacts, Plan | None]:
     step = traced.steps[target.backend] if target.train else None
     if isinstance(step, NagEdgeError):
         raise step
@@ -207,14 +206,12 @@ def _lower(
     return within_budget(lower, step, target, budget_bytes)
 
 
-def _entry(
-    target: Target, paths: Mapping[str, str], planned_bytes: int | None, rows: int | None
-) -> TargetEntry:
+def _entry(target: Target, paths: Mapping[str, str], plan: Plan | None) -> TargetEntry:
     return TargetEntry(
         backend=target.backend, precision=target.precision, opset=target.opset, minimum_os=target.minimum_os,
         batch=target.batch, rtol=target.rtol, atol=target.atol, inference_rtol=target.inference_rtol,
         inference_atol=target.inference_atol, backward_error=target.backward_error, artifacts=dict(paths),
-        planned_step_bytes=planned_bytes, planned_rows=rows,
+        planned_step_bytes=plan.step_bytes if plan else None, planned_rows=plan.rows if plan else None,
     )  # fmt: skip
 
 

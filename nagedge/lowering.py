@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -24,8 +24,8 @@ from nagedge.runtimes.onnxruntime_memory import planned_step_bytes
 from nagedge.targets import Target
 
 __all__ = [
-    "BACKENDS", "Artifacts", "Calibration", "Content", "backend_of", "batched", "placed", "relowered", "size_in_bytes",
-    "within_budget",
+    "BACKENDS", "Artifacts", "Calibration", "Content", "Plan", "backend_of", "batched", "placed", "relowered",
+    "size_in_bytes", "within_budget",
 ]  # fmt: skip
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -105,12 +105,20 @@ def batched(inputs: Arrays, size: int = 8) -> list[dict[str, npt.NDArray[Any]]]:
     return [{name: array[start : start + size] for name, array in inputs.items()} for start in starts]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The memory that a training step of so many rows is planned to hold above its loaded session."""
+
+    step_bytes: int
+    rows: int
+
+
 def within_budget(
     lower: Callable[[StepGraph | None], Artifacts],
     step: StepGraph | None,
     target: Target,
     budget_bytes: int | None,
-) -> tuple[Artifacts, int | None]:
+) -> tuple[Artifacts, Plan | None]:
     """Return a target's artifacts and the planned memory of a training step above its loaded session.
 
     More is computed again, and more expensive things, only where the budget asks for it.
@@ -139,27 +147,28 @@ def within_budget(
     rows = step.batch or target.batch or step.rows
 
     @without_collection()
-    def tried(limits: Limits) -> tuple[Artifacts, int]:
+    def tried(limits: Limits) -> tuple[Artifacts, Plan]:
         artifacts = lower(replace(step, rows=rows, limits=limits))
         content = artifacts["train_step"][1]
         assert isinstance(content, bytes)
-        return artifacts, planned_step_bytes(content, rows)
+        return artifacts, Plan(planned_step_bytes(content, rows), rows)
 
     found = tried(DEFAULT_LIMITS)
-    if budget_bytes is None or found[1] <= budget_bytes:
+    if budget_bytes is None or found[1].step_bytes <= budget_bytes:
         return found
     lowest = tried(Limits(bytes=0, slowdown=1.0, products=True))
-    if lowest[1] > budget_bytes:
+    if lowest[1].step_bytes > budget_bytes:
         raise ConfigurationError(
             f"target {target.name!r}: a training step of {rows} rows cannot be kept within {budget_bytes:,} bytes: "
-            f"its plan holds {found[1]:,} bytes, and {lowest[1]:,} with everything computed again that can be. "
+            f"its plan holds {found[1].step_bytes:,} bytes, and {lowest[1].step_bytes:,} with everything computed "
+            "again that can be. "
             "Allow at least that much, export with a smaller example batch, or train fewer parameters (--trainable)."
         )
     best, low, high = lowest, 0, budget_bytes
     for _ in range(_ATTEMPTS):  # what computes least again
         middle = (low + high) // 2
         attempt = tried(Limits(bytes=middle, slowdown=1.0, products=True))
-        if attempt[1] <= budget_bytes:
+        if attempt[1].step_bytes <= budget_bytes:
             best, low = attempt, middle
         else:
             high = middle

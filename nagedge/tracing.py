@@ -27,7 +27,7 @@ from nagedge.sources import ExportSource
 from nagedge.specs import TensorSpec
 from nagedge.step_rules import PLAIN, StepRules
 
-__all__ = ["TracedModel", "rows_of", "trace_model"]
+__all__ = ["TracedModel", "trace_model"]
 
 Table = Mapping[Any, Callable[..., Any]]
 
@@ -91,7 +91,7 @@ def trace_model(
     report("tracing the forward pass")
     prepared = apply_policy(source.model, batch_norm, source.example_input)
     added = _add_side_branches(prepared, source, trainable, batch)
-    attempts = [batch] if batch is not None else [None, rows_of(source)]
+    attempts = [batch] if batch is not None else [None, _rows(source)]
     for attempt in attempts:
         forward = _renamed(
             trace_forward(prepared, source.example_input, source.tasks, batch=attempt), source.input
@@ -165,7 +165,7 @@ def _steps(
         traced,
         momentum=source.momentum,
         weight_decay=source.weight_decay,
-        rows=rows_of(source),
+        rows=_rows(source),
         rule_state={**traced.rule_state, **rule_state},
     )
     steps: dict[str, StepGraph | NagEdgeError] = {}
@@ -235,7 +235,7 @@ def _renamed(forward: ForwardGraph, spec: TensorSpec | None) -> ForwardGraph:
     )  # fmt: skip
 
 
-def rows_of(source: ExportSource) -> int:
+def _rows(source: ExportSource) -> int:
     """Return the example's batch size."""
     _, tensors = input_specs(source.model, source.example_input)
     return int(tensors[0].shape[0])
