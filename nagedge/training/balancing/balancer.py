@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,10 +38,6 @@ class Context:
 
     def weights(self) -> Tensor:
         """Return the tasks' own weights, ``[tasks]``."""
-        return self._weights.clone()
-
-    @functools.cached_property
-    def _weights(self) -> Tensor:
         return torch.tensor([task.weight for task in self.tasks], device=self.fabric.device)
 
     def divided(self) -> MultiTaskModel | None:

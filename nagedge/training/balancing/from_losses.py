@@ -38,11 +38,8 @@ class SumBalancer:
         terms = [weighted_loss(task, loss) for task, loss in zip(context.tasks, losses, strict=True)]
         context.fabric.backward(functools.reduce(torch.add, terms))
         values = torch.stack([loss.detach() for loss in losses])
-        present = present_tasks(context, batch)
-        if len(present) == len(losses):
-            return Balanced(values, torch.ones_like(values), context.weights())
         flags = torch.zeros_like(values)
-        flags[present] = 1.0
+        flags[present_tasks(context, batch)] = 1.0
         return Balanced(values, flags, context.weights() * flags)
 
     def state(self) -> BalancerState:
