@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from nagedge.graphs.liveness import lifetimes, owners_of, size_bytes
+from nagedge.graphs.liveness import lifetimes, owners_of, results_of, size_bytes
 from nagedge.graphs.train_step import StepGraph
 
 __all__ = ["planned_bytes", "step_bytes"]
@@ -34,15 +34,8 @@ def planned_bytes(module: fx.GraphModule) -> int:
     """
     nodes = list(module.graph.nodes)
     held = lifetimes(nodes, 0)  # without inputs and outputs
-    owners = owners_of(nodes)
     given = {node for node in nodes if node.op in ("placeholder", "get_attr")}
-    results = {
-        owner
-        for node in nodes
-        if node.op == "output"
-        for used in node.all_input_nodes
-        for owner in owners[used] - given
-    }
+    results = results_of(nodes, owners_of(nodes)) - given
     lasting = sum(size_bytes(node, 0) for node in given)
     peak = lasting
     for node, computed in zip(nodes, held.live, strict=True):

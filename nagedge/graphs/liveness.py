@@ -19,6 +19,7 @@ __all__ = [
     "Limits",
     "lifetimes",
     "owners_of",
+    "results_of",
     "size_bytes",
     "size_of",
 ]
@@ -83,13 +84,7 @@ def lifetimes(nodes: Sequence[fx.Node], rows: int, *, views: frozenset[object] =
         views: what shares its input's memory.
     """
     owners = owners_of(nodes, views)
-    outputs = {
-        owner
-        for node in nodes
-        if node.op == "output"
-        for used in node.all_input_nodes
-        for owner in owners[used]
-    }
+    outputs = results_of(nodes, owners)
     sizes: dict[fx.Node, int] = {}
     first: dict[fx.Node, int] = {}
     last: dict[fx.Node, int] = {}
@@ -118,6 +113,12 @@ def owners_of(nodes: Iterable[fx.Node], views: frozenset[object] = VIEWS) -> dic
         shares = node.op == "call_function" and (node.target in views or node.target is operator.getitem)
         owners[node] = owners[node.all_input_nodes[0]] if shares else {node}
     return owners
+
+
+def results_of(nodes: Iterable[fx.Node], owners: Mapping[fx.Node, set[fx.Node]]) -> set[fx.Node]:
+    """Return the nodes that hold the memory of what a graph returns; ``owners`` as :func:`owners_of` finds them."""
+    given = (used for node in nodes if node.op == "output" for used in node.all_input_nodes)
+    return {owner for used in given for owner in owners[used]}
 
 
 def size_bytes(node: fx.Node, rows: int) -> int:

@@ -144,10 +144,10 @@ def _joined(values: Sequence[Tensor], axis: int | None) -> Tensor:
 
 def _parts(pack: _Pack, value: Tensor) -> Sequence[Tensor]:
     """Return what :func:`_joined` joined."""
-    if len(pack.shapes) == 1 and pack.axis is not None:
-        return (value,)
-    sizes = [shape.numel() if pack.axis is None else shape[pack.axis] for shape in pack.shapes]
-    parts = torch.split(value, sizes, pack.axis or 0) if len(sizes) > 1 else (value,)
+    parts: Sequence[Tensor] = (value,)
+    if len(pack.shapes) > 1:
+        sizes = [shape.numel() if pack.axis is None else shape[pack.axis] for shape in pack.shapes]
+        parts = torch.split(value, sizes, pack.axis or 0)
     if pack.axis is not None:
         return parts
     return [part.reshape(shape) for part, shape in zip(parts, pack.shapes, strict=True)]

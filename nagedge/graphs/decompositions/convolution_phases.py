@@ -11,6 +11,7 @@ ONNX Runtime 1.31, one thread, batch 8, 32 to 4 channels of 48x48, 3x3, stride 2
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,10 +84,7 @@ def convolution_by_phases(x: Tensor, w: Tensor, shifts: Shifts) -> Tensor:
         window(part, [q + b for q, b in zip(shift, low, strict=True)], shifts.out, [1, 1], [1, 1])
         for part, shift in zip(parts, shifts.all(), strict=True)
     ]
-    total = read[0]
-    for part in read[1:]:
-        total = total + part
-    return total
+    return functools.reduce(torch.add, read)
 
 
 def weight_gradient_by_phases(x: Tensor, grad: Tensor, shifts: Shifts) -> Tensor:
