@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -29,9 +28,11 @@ from nagedge.graphs.batch_norm import track_statistics
 from nagedge.graphs.batch_size import doubtful_sizes, same_at
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import FORWARD, whole_interpolations
+from nagedge.graphs.decompositions.in_place import in_place_activations
 from nagedge.graphs.decompositions.recurrent_modules import by_layer, whole_recurrent, with_aten_names
 from nagedge.graphs.example import call_arguments, input_specs, run_example
 from nagedge.graphs.products import merge_products
+from nagedge.graphs.shape_mode import ShapeMode
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
 
@@ -106,7 +107,7 @@ def trace(
     The module's ``meta["doubtful_sizes"]`` are batch sizes at which ``function`` might branch in another way.
     """
     shape_env = ShapeEnv()
-    mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
+    mode = ShapeMode(shape_env)
     fakes = []
     for tensor, is_dynamic in zip(arguments, dynamic, strict=True):
         if not is_dynamic:
@@ -122,6 +123,7 @@ def trace(
     with (
         mode,
         enable_python_dispatcher(),
+        in_place_activations(),
         whole_interpolations(),
         whole_recurrent() if whole_layers else nullcontext(),
         _without_fused_kernels(),
