@@ -20,7 +20,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nagedge.errors import ConfigurationError, NagEdgeError
@@ -32,7 +32,7 @@ from nagedge.graphs.decompositions.in_place import in_place_activations
 from nagedge.graphs.decompositions.recurrent_modules import by_layer, whole_recurrent, with_aten_names
 from nagedge.graphs.example import call_arguments, input_specs, run_example
 from nagedge.graphs.products import merge_products
-from nagedge.graphs.shape_mode import ShapeMode
+from nagedge.graphs.shape_mode import ShapeMode, Sizes
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
 
@@ -106,7 +106,7 @@ def trace(
 
     The module's ``meta["doubtful_sizes"]`` are batch sizes at which ``function`` might branch in another way.
     """
-    shape_env = ShapeEnv()
+    shape_env = Sizes()
     mode = ShapeMode(shape_env)
     fakes = []
     for tensor, is_dynamic in zip(arguments, dynamic, strict=True):

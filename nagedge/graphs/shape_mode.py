@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import SLoc
 from torch._ops import OpOverload
 from torch._subclasses.fake_impls import fast_detach
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-__all__ = ["ShapeMode"]
+__all__ = ["ShapeMode", "Sizes"]
 
 aten = torch.ops.aten
 
@@ -36,6 +37,16 @@ _SCALARS = (bool, int, float, str, torch.dtype, torch.device, torch.layout, torc
 
 class _UnknownError(Exception):
     """An argument that says more than its shape, or that no key can be made of."""
+
+
+class Sizes(ShapeEnv):
+    """Symbolic sizes that do not remember which line of code asked about them.
+
+    To leave its own lines out, torch would import its exporter and its compiler: half a second at the first question.
+    """
+
+    def _get_stack_summary(self, *_: Any, **__: Any) -> tuple[SLoc, str]:
+        return SLoc(None, None), ""
 
 
 class ShapeMode(FakeTensorMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
