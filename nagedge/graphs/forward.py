@@ -31,6 +31,7 @@ from nagedge.graphs.decompositions import FORWARD, whole_interpolations
 from nagedge.graphs.decompositions.in_place import in_place_activations
 from nagedge.graphs.decompositions.recurrent_modules import by_layer, whole_recurrent, with_aten_names
 from nagedge.graphs.example import call_arguments, input_specs, run_example
+from nagedge.graphs.graph_modules import graph_module, lazily
 from nagedge.graphs.products import merge_products
 from nagedge.graphs.shape_mode import ShapeMode, Sizes
 from nagedge.specs import TaskSpec, TensorSpec
@@ -128,6 +129,7 @@ def trace(
         whole_recurrent() if whole_layers else nullcontext(),
         _without_fused_kernels(),
         without_collection(),
+        lazily(),
     ):
         module = make_fx(
             dispatch_functionalize(function),
@@ -319,7 +321,7 @@ def _drop_unused_state(
         node.replace_all_uses_with(replacement)
         module.graph.erase_node(node)
     module.graph.lint()
-    return fx.GraphModule(nn.Module(), module.graph), kept, constants
+    return graph_module(nn.Module(), module.graph), kept, constants
 
 
 def _explain(model: nn.Module, example_input: object, error: Exception) -> str:

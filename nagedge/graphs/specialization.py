@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.forward import FixedBatchError
+from nagedge.graphs.graph_modules import lazily
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
 __all__ = ["expanded", "specialize"]
@@ -139,7 +140,7 @@ def _expand(
     signature = _signature(node, inputs, is_constant=is_constant)
     expansion = known.get(signature)
     if expansion is None:
-        with torch.no_grad(), mode, enable_python_dispatcher():
+        with torch.no_grad(), mode, enable_python_dispatcher(), lazily():
             expansion = make_fx(
                 rule, decomposition_table=dict(table), tracing_mode="real", _allow_non_fake_inputs=True
             )(*fakes)

@@ -23,6 +23,7 @@ from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.features import divide
 from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
+from nagedge.graphs.graph_modules import graph_module
 from nagedge.graphs.liveness import DEFAULT_LIMITS, Limits
 from nagedge.graphs.restart import RestartTest
 from nagedge.graphs.update import nesterov_update
@@ -218,7 +219,7 @@ def select_outputs(module: fx.GraphModule, indices: Sequence[int]) -> fx.GraphMo
     assert isinstance(returned, (list, tuple))  # a step returns a list
     graph.output([returned[index] for index in indices])
     graph.eliminate_dead_code()
-    return fx.GraphModule(module, graph)  # it brings the constants that the graph reads
+    return graph_module(module, graph)  # it brings the constants that the graph reads
 
 
 def _target_specs(tasks: Sequence[TaskSpec]) -> list[TensorSpec]:
