@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
+from torch._ops import OpOverload
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -94,6 +95,7 @@ def trace(
     batch: int | None,
     decompositions: Mapping[Any, Callable[..., Any]] | None = None,
     whole_layers: bool = False,
+    functional: bool = False,
 ) -> tuple[fx.GraphModule, bool]:
     """Trace ``function`` on fake tensors and return its functional graph and whether its batch stayed symbolic.
 
@@ -104,6 +106,7 @@ def trace(
         batch: ``None`` for a symbolic batch, else the size to fix.
         decompositions: as for :func:`torch.fx.experimental.proxy_tensor.make_fx`.
         whole_layers: leave recurrent layers whole, as torch's operators.
+        functional: ``function`` has no in-place operators. One that torch brings in all the same is removed.
 
     The module's ``meta["doubtful_sizes"]`` are batch sizes at which ``function`` might branch in another way.
     """
@@ -132,11 +135,20 @@ def trace(
         lazily(),
     ):
         module = make_fx(
-            dispatch_functionalize(function),
+            function if functional else dispatch_functionalize(function),
             decomposition_table=dict(decompositions or {}),
             tracing_mode="real",
             _allow_non_fake_inputs=True,
         )(*fakes)
+    if functional and any(_is_in_place(node) for node in module.graph.nodes):
+        return trace(
+            function,
+            arguments,
+            dynamic,
+            batch=batch,
+            decompositions=decompositions,
+            whole_layers=whole_layers,
+        )
     specialised = bool(shape_env.replacements) and any(
         value.is_number for value in shape_env.replacements.values()
     )
@@ -217,6 +229,10 @@ def trace_forward(
         constants,
         attempt,
     )
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 @contextmanager

@@ -8,6 +8,7 @@ that they have met before, and a copy of the earlier result knows its order of m
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ class ShapeMode(FakeTensorMode):  # type: ignore[no-untyped-call]  # torch leave
     ) -> Any:
         """Return an operator's result: a fake tensor, or a tuple or list of them."""
         kwargs = kwargs or {}
-        if not isinstance(func, OpOverload) or func.namespace != "aten" or func._schema.is_mutable:
+        if not isinstance(func, OpOverload) or not _goes_by_shapes(func):
             return super().dispatch(func, types, args, kwargs)
         try:
             given = self._key(args)
@@ -128,6 +129,17 @@ class ShapeMode(FakeTensorMode):  # type: ignore[no-untyped-call]  # torch leave
         if isinstance(value, _SCALARS):
             return type(value), value
         raise _UnknownError
+
+
+@cache
+def _goes_by_shapes(operator: OpOverload) -> bool:
+    """Whether an operator makes results anew, of shapes that depend on those of its tensors, not on their values."""
+    return (
+        operator.namespace == "aten"
+        and not operator._schema.is_mutable
+        and torch.Tag.dynamic_output_shape not in operator.tags
+        and torch.Tag.data_dependent_output not in operator.tags
+    )
 
 
 def _size(size: int | torch.SymInt) -> Hashable:

@@ -181,7 +181,9 @@ def trace_train_step(
     table = decomposition_table(overrides or ())
     for operator in deferred:
         table.pop(operator, None)
-    module, symbolic = trace(step, arguments, dynamic, batch=forward.batch, decompositions=table)
+    module, symbolic = trace(
+        step, arguments, dynamic, batch=forward.batch, decompositions=table, functional=True
+    )
     if forward.batch is None and not symbolic:
         raise FixedBatchError("the training step fixes its batch size")
     clean(module, differentiated=True)

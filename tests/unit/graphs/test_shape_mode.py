@@ -92,3 +92,11 @@ def test_tensors_with_known_values_keep_them() -> None:
     with mode:
         one, two = (torch.tensor(value).add(1) for value in (1, 2))
         assert (one.item(), two.item()) == (2, 3)
+
+
+def test_sizes_that_depend_on_values_are_never_the_same() -> None:
+    mode = ShapeMode(ShapeEnv())
+    tensors = [mode.from_tensor(torch.ones(5)) for _ in range(2)]
+    with mode:
+        one, two = (torch.nonzero(x).shape[0] for x in tensors)
+    assert str(one) != str(two)
