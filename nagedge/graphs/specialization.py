@@ -141,9 +141,10 @@ def _expand(
     expansion = known.get(signature)
     if expansion is None:
         with torch.no_grad(), mode, enable_python_dispatcher(), lazily():
+            # Copies of one expansion share their fake tensors, by which a tracer tells its inputs apart.
             expansion = make_fx(
                 rule, decomposition_table=dict(table), tracing_mode="real", _allow_non_fake_inputs=True
-            )(*fakes)
+            )(*[fake.detach() for fake in fakes])
         known[signature] = expansion
     placeholders = [inner for inner in expansion.graph.nodes if inner.op == "placeholder"]
     values: dict[fx.Node, Any] = dict(zip(placeholders, inputs, strict=True))
