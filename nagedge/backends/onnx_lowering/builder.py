@@ -64,6 +64,7 @@ class GraphBuilder:
         self._symbols: dict[sympy.Symbol, tuple[str, int]] = {}
         self._sizes: dict[tuple[sympy.Expr, bool], str] = {}
         self._no_changes: dict[tuple[str, int], str] = {}
+        self._with_axes: dict[tuple[str, int], str] = {}
         self._counter = itertools.count(1)
 
     def nested(self) -> GraphBuilder:
@@ -146,6 +147,13 @@ class GraphBuilder:
             zeros = self.constant(np.zeros(rank, np.int64))
             self._no_changes[key] = self.add("Mul", [self.add("Size", [milestone]), zeros])
         return self._no_changes[key]
+
+    def with_axes(self, scalar: str, rank: int) -> str:
+        """Return the name of a tensor without dimensions as one of ``rank`` dimensions."""
+        key = (scalar, rank)
+        if key not in self._with_axes:
+            self._with_axes[key] = self.add("Reshape", [scalar, self.ints([1] * rank)])
+        return self._with_axes[key]
 
     # --- sizes --------------------------------------------------------------------------------------------------
 

@@ -389,3 +389,15 @@ def test_a_choice_does_not_convert_its_condition() -> None:
     item = case("where", "", aten.where.self, flags(3), normal(3), normal(3))
     _, model = lowered(item)
     assert [node.op_type for node in model.graph.node] == ["Where"]
+
+
+def test_a_scalar_beside_a_last_axis_of_one_cell_has_as_many_axes() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return aten.mul.Tensor(aten.mul.Tensor(x, aten.amax.default(x)), 3.0)
+
+    item = case("mul", "", function, normal(4, 1, 1))
+    check(item)
+    _, model = lowered(item)
+    made_by = {node.output[0]: node.op_type for node in model.graph.node}
+    products = [node for node in model.graph.node if node.op_type == "Mul"]
+    assert [made_by[product.input[1]] for product in products] == ["Reshape", "Reshape"]
