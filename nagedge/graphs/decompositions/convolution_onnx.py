@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nagedge.graphs.decompositions import pointwise_rows
 from nagedge.graphs.decompositions.bands import (
     Depthwise,
     banded_convolution,
@@ -66,9 +67,6 @@ FEW_CHANNELS = 24
 0.021 ms.
 """
 
-FEWEST_CHANNELS = 8
-"""Up to this many channels they are the rows of that product: 192 to 4 channels, 12x12: 0.07 ms; as columns 0.09 ms."""
-
 
 def convolution(
     x: Tensor,
@@ -97,6 +95,8 @@ def convolution(
         left, right = reshape(x, [-1, x.shape[1]]), reshape(w, [w.shape[0], w.shape[1]]).transpose(0, 1)
         y = torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
         return reshape(y, [-1, w.shape[0], *[1] * axes])
+    if not constant_weights and pointwise_rows.is_branch(x, w, stride, padding, groups):
+        return pointwise_rows.convolution(x, w, bias)
     shifts = _shifts_of_few_outputs(x, w, out, stride, padding, dilation, groups)
     if shifts is not None and not constant_weights:
         y = convolution_by_phases(x, w, shifts)
@@ -157,6 +157,8 @@ def _input_gradient(
     if groups == 1 and _is_one_cell(spatial, kernel, padding):
         product = torch.mm(reshape(grad, [-1, w.shape[0]]), reshape(w, [w.shape[0], w.shape[1]]))
         return reshape(product, [-1, w.shape[1], *spatial])
+    if pointwise_rows.is_branch(grad, w, stride, padding, groups):
+        return pointwise_rows.input_gradient(grad, w)
     plain = all(s == 1 for s in stride)
     if plain and (all(k == 1 for k in kernel) or (c is not None and math.prod(spatial) >= LARGE_MAP)):
         return input_gradient_by_convolution(
@@ -191,6 +193,8 @@ def _weight_gradient(
     shifts = _shifts_of_few_outputs(x, w, grad.shape[2:], stride, padding, dilation, groups)
     if shifts is not None:
         return weight_gradient_by_phases(x, grad, shifts)
+    if pointwise_rows.is_branch(x, w, stride, padding, groups):
+        return pointwise_rows.weight_gradient(x, grad, w)
     if _has_few_outputs(x, w, stride, groups) and all(is_static(n) for n in x.shape[2:]):
         return _weight_gradient_by_gradient_windows(x, grad, w, stride, padding, dilation)
     plain = all(v == 1 for v in (*stride, *kernel)) and not any(padding)
@@ -205,8 +209,6 @@ def _pointwise_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     if cells == 1 or (cells <= FEW_CELLS and min(channels, outputs) >= FEW_CHANNELS):
         return torch.mm(_channels_first(grad), _channels_first(x).transpose(0, 1))
     columns, rows = reshape(x, [-1, channels, cells]), reshape(grad, [-1, outputs, cells])
-    if channels <= FEWEST_CHANNELS and channels < outputs:
-        return torch.bmm(columns, rows.transpose(1, 2)).sum(0).transpose(0, 1)
     return torch.bmm(rows, columns.transpose(1, 2)).sum(0)
 
 
