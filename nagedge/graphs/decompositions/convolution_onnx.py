@@ -67,6 +67,9 @@ FEW_CHANNELS = 24
 0.021 ms.
 """
 
+FEWEST_CHANNELS = 8
+"""Up to this many channels they are the rows of that product: 192 to 4 channels, 12x12: 0.07 ms; as columns 0.09 ms."""
+
 
 def convolution(
     x: Tensor,
@@ -209,6 +212,8 @@ def _pointwise_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     if cells == 1 or (cells <= FEW_CELLS and min(channels, outputs) >= FEW_CHANNELS):
         return torch.mm(_channels_first(grad), _channels_first(x).transpose(0, 1))
     columns, rows = reshape(x, [-1, channels, cells]), reshape(grad, [-1, outputs, cells])
+    if channels <= FEWEST_CHANNELS and channels < outputs:
+        return torch.bmm(columns, rows.transpose(1, 2)).sum(0).transpose(0, 1)
     return torch.bmm(rows, columns.transpose(1, 2)).sum(0)
 
 

@@ -47,13 +47,13 @@ def net(*layers: nn.Module, features: int) -> nn.Module:
 NETS = {
     "blocks": lambda: (
         net(
-            nn.Conv2d(2, 12, 3, padding=1), nn.ReLU(), inverted(12, 20), inverted(12, 16, bias=False),
-            nn.AvgPool2d(2), features=12 * 9,
+            nn.Conv2d(2, 16, 3, padding=1), nn.ReLU(), inverted(16, 24), inverted(16, 20, bias=False),
+            nn.AvgPool2d(2), features=16 * 9,
         ),
         (2, 6, 6),
     ),
     "one axis": lambda: (
-        net(nn.Conv1d(2, 12, 3), nn.Sigmoid(), nn.Conv1d(12, 18, 1), nn.Tanh(), features=18 * 7),
+        net(nn.Conv1d(2, 16, 3), nn.Sigmoid(), nn.Conv1d(16, 18, 1), nn.Tanh(), features=18 * 7),
         (2, 9),
     ),
     "strided branches": lambda: (
@@ -64,8 +64,8 @@ NETS = {
         (2, 8, 8),
     ),
     "as many cells as channels": lambda: (
-        net(nn.Conv2d(2, 9, 1), nn.ReLU(), nn.Conv2d(9, 9, 1), nn.ReLU(), features=81),
-        (2, 3, 3),
+        net(nn.Conv2d(2, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU(), features=256),
+        (2, 4, 4),
     ),
 }  # fmt: skip
 
@@ -79,11 +79,9 @@ def step_of(model: nn.Module, shape: tuple[int, ...], trainable: str) -> StepGra
     if trainable == "lora":
         head = [name for name, _ in model.named_modules()][-1]
         names = add_lora(model, 2, skip=[head])
-        for name, parameter in model.named_parameters():
-            if name.endswith(
-                "up.weight"
-            ):  # they start at zero, and their layers' inputs would have no gradient
-                nn.init.normal_(parameter)
+        # they start at zero, and then what comes before them has no gradient
+        for weight in (model.get_parameter(name) for name in names if name.endswith("up.weight")):
+            nn.init.normal_(weight)
     else:
         names = [name for name, _ in model.named_parameters() if name.startswith(trainable)]
     model.eval()
