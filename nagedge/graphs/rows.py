@@ -160,33 +160,29 @@ def _is_part_of_convolution(node: fx.Node, flexible: dict[fx.Node, None]) -> boo
 
 
 def _moves_to_rows(node: fx.Node) -> bool:
-    """Whether a node is the transposition of an image that becomes its rows."""
+    """Whether a node is an image with its channels last."""
     if node.target is not aten.permute.default or not _is_image(node.args[0]):
         return False
-    given: Any = node.args
-    rank = node.meta["val"].dim()
-    if list(given[1]) != [0, *range(2, rank), 1]:
-        return False
-    return any(_is_flat(user, node.meta["val"].shape[-1]) for user in node.users)
-
-
-def _is_flat(node: fx.Node, channels: int) -> bool:
-    """Whether a node is its argument as rows of so many channels."""
-    return node.target in _RESHAPES and node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == channels
+    order: Any = node.args[1]
+    return list(order) == [0, *range(2, len(order)), 1]
 
 
 def _source_of_image(node: fx.Node) -> fx.Node | None:
-    """Return the rows that a node is the image of, as :func:`pointwise_rows.from_rows` writes it."""
+    """Return what a node is the image of: the same with its channels last."""
     if node.target is not aten.permute.default or not _is_image(node):
         return None
-    apart: Any = node.args[0]
-    rank = node.meta["val"].dim()
     order: Any = node.args[1]
-    if list(order) != [0, rank - 1, *range(1, rank - 1)] or apart.target not in _RESHAPES:
+    rank = len(order)
+    return node.args[0] if list(order) == [0, rank - 1, *range(1, rank - 1)] else None  # type: ignore[return-value]
+
+
+def _source_of_rows(node: fx.Node) -> fx.Node | None:
+    """Return the image whose rows a node is."""
+    moved: Any = node.args[0] if node.target in _RESHAPES else None
+    if moved is None or not _moves_to_rows(moved):
         return None
-    rows: fx.Node = apart.args[0]
-    value = rows.meta["val"]
-    return rows if value.dim() == 2 and value.shape[1] == node.meta["val"].shape[1] else None
+    flat = node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == moved.meta["val"].shape[-1]
+    return moved.args[0] if flat else None
 
 
 # --- the graph that does so --------------------------------------------------------------------------------------
@@ -209,11 +205,15 @@ class _Rewriting:
                 pointwise = node.target is aten.convolution.default
                 self._rows[node] = self._product(node) if pointwise else self._elementwise(node)
                 continue
-            source = node.args[0] if _is_a_flat_move(node) else None
+            source = _source_of_rows(node)
             if source is not None:
-                self._images[node] = self._in_rows(source.args[0])
-                continue
-            self._images[node] = self._graph.node_copy(node, self._image)
+                self._images[node] = self._in_rows(source)
+            elif _moves_to_rows(node):
+                value = node.meta["val"]
+                rows = self._in_rows(node.args[0])
+                self._images[node] = self._call(aten.reshape.default, rows, [-1, *value.shape[1:]])
+            else:
+                self._images[node] = self._graph.node_copy(node, self._image)
         module = fx.GraphModule(self._module, self._graph)
         module.graph.eliminate_dead_code()
         _add_while_multiplying(module.graph)
@@ -233,13 +233,16 @@ class _Rewriting:
         """Return the rows of an image."""
         if node not in self._rows:
             source = _source_of_image(node)
-            if source is not None:
-                self._rows[node] = self._image(source)
-            else:
-                value = node.meta["val"]
+            value = node.meta["val"]
+            if source is None:
                 order = [0, *range(2, value.dim()), 1]
-                moved = self._call(aten.permute.default, self._image(node), order)
-                self._rows[node] = self._call(aten.reshape.default, moved, [-1, value.shape[1]])
+                last = self._call(aten.permute.default, self._image(node), order)
+            elif source.target in _RESHAPES and _is_flat(source.args[0], value.shape[1]):
+                self._rows[node] = self._image(source.args[0])  # type: ignore[arg-type]
+                return self._rows[node]
+            else:
+                last = self._image(source)
+            self._rows[node] = self._call(aten.reshape.default, last, [-1, value.shape[1]])
         return self._rows[node]
 
     def _elementwise(self, node: fx.Node) -> fx.Node:
@@ -264,12 +267,9 @@ class _Rewriting:
         return _call(self._graph, target, *arguments)
 
 
-def _is_a_flat_move(node: fx.Node) -> bool:
-    """Whether a node is the rows of an image, as :func:`pointwise_rows.to_rows` writes it."""
-    moved: Any = node.args[0] if node.args else None
-    return (
-        isinstance(moved, fx.Node) and _moves_to_rows(moved) and _is_flat(node, moved.meta["val"].shape[-1])
-    )
+def _is_flat(node: Any, channels: int) -> bool:
+    """Whether a node is rows of so many channels."""
+    return bool(node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == channels)
 
 
 def _call(graph: fx.Graph, target: Any, *arguments: Any) -> fx.Node:

@@ -19,7 +19,10 @@ from torch import Tensor
 
 from nagedge.graphs.decompositions.tensors import is_static, reshape
 
-__all__ = ["convolution", "from_rows", "input_gradient", "is_branch", "to_rows", "weight_gradient"]
+__all__ = [
+    "channels_first", "channels_last", "convolution", "from_rows", "input_gradient", "is_branch", "to_rows",
+    "weight_gradient",
+]  # fmt: skip
 
 FEW = 16
 """Channels up to which one side is few; LoRA's ranks are such."""
@@ -46,15 +49,24 @@ def is_branch(x: Tensor, w: Tensor, stride: Sequence[int], padding: Sequence[int
     return plain and few and all(is_static(n) for n in x.shape[1:]) and math.prod(x.shape[2:]) > 1
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """``[batch, C, *cells]`` to ``[batch, *cells, C]``."""
+    return x.permute([0, *range(2, x.dim()), 1])
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """``[batch, *cells, C]`` to ``[batch, C, *cells]``."""
+    return x.permute([0, x.dim() - 1, *range(1, x.dim() - 1)])
+
+
 def to_rows(x: Tensor) -> Tensor:
     """``[batch, C, *cells]`` to ``[batch * cells, C]``."""
-    return reshape(x.permute([0, *range(2, x.dim()), 1]), [-1, x.shape[1]])
+    return reshape(channels_last(x), [-1, x.shape[1]])
 
 
 def from_rows(rows: Tensor, cells: Sequence[int]) -> Tensor:
     """``[batch * cells, C]`` to ``[batch, C, *cells]``."""
-    image = reshape(rows, [-1, *cells, rows.shape[1]])
-    return image.permute([0, image.dim() - 1, *range(1, image.dim() - 1)])
+    return channels_first(reshape(rows, [-1, *cells, rows.shape[1]]))
 
 
 def convolution(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
