@@ -187,6 +187,15 @@ def _own_shape(
 ) -> tuple[int, ...]:
     """Return the shape of a result of one of the optimiser's own nodes: blocked convolutions, reordered tensors."""
     given = shapes.get(node.input[0], weights.get(node.input[0], ()))
+    if node.op_type == "ReorderInput" and any(
+        item.name == "channels_last" and item.i for item in node.attribute
+    ):
+        return (given[0], given[-1], *given[1:-1])
+    if node.op_type == "Split":  # a branch's parts, which are alike
+        axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
+        return tuple(
+            size // len(node.output) if i == axis % len(given) else size for i, size in enumerate(given)
+        )
     if node.op_type == "GlobalAveragePool":
         return (*given[:2], 1, 1)
     found = {item.name: list(item.ints) for item in node.attribute if item.ints}
