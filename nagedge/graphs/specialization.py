@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.forward import FixedBatchError
+from nagedge.graphs.pooled_masks import mask_before_spreading
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
 __all__ = ["expanded", "specialize"]
@@ -47,6 +48,7 @@ def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
     table = decomposition_table(overrides)
     inner = {operator: rule for operator, rule in table.items() if operator not in _WEIGHTS}
     module = select_outputs(step.traced, range(len(step.all_outputs)))
+    mask_before_spreading(module)
     constants = _constants(module, len(step.inputs))
     known: dict[Hashable, fx.GraphModule] = {}
     for node in list(module.graph.nodes):

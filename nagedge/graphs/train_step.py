@@ -24,7 +24,6 @@ from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.features import divide
 from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
 from nagedge.graphs.liveness import DEFAULT_LIMITS, Limits
-from nagedge.graphs.pooled_masks import mask_before_pools
 from nagedge.graphs.restart import RestartTest
 from nagedge.graphs.update import nesterov_update
 from nagedge.specs import BATCH, TaskSpec, TensorSpec
@@ -185,7 +184,6 @@ def trace_train_step(
     if forward.batch is None and not symbolic:
         raise FixedBatchError("the training step fixes its batch size")
     clean(module, differentiated=True)
-    mask_before_pools(module)
     outputs = [
         "loss",
         *(f"loss.{task.name}" for task in tasks),

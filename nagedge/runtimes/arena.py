@@ -2,8 +2,9 @@
 
 After core/framework/bfc_arena.cc of ONNX Runtime 1.31, with its default settings: requests are rounded up to
 256 bytes; the smallest free chunk of the lowest bin that fits is taken, and cut when it is twice as large; freed chunks
-join their free neighbours; when nothing fits, the arena grows by a region, each at least twice as large as the one
-before. Memory that was never written takes none, so what counts are the pages that requests touched.
+join their free neighbours. When nothing fits, the arena grows by a region. Its size is twice that of the one before, or
+the power of two that the request needs, and then the next one is as large again. Memory that was never written takes
+none, so what counts are the pages that requests touched.
 """
 
 from __future__ import annotations
@@ -83,12 +84,13 @@ class Arena:
         return self._chunks[start]
 
     def _grown(self, size: int) -> _Chunk:
-        while self._next_region < size:
-            self._next_region *= 2
-        chunk = _Chunk(self._end, self._next_region)
+        region = self._next_region
+        while region < size:
+            region *= 2
+        chunk = _Chunk(self._end, region)
         self._chunks[chunk.start] = chunk
-        self._end += self._next_region + (1 << 30)  # regions are apart
-        self._next_region *= 2
+        self._end += region + (1 << 30)  # regions are apart
+        self._next_region = region if region > self._next_region else 2 * region
         return chunk
 
     def _add(self, chunk: _Chunk) -> None:

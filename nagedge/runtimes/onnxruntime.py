@@ -183,12 +183,13 @@ class _OrtTraining:
         self._next = {
             k: ort.OrtValue.ortvalue_from_numpy(np.empty_like(v, order="C")) for k, v in arrays.items()
         }
+        # The runtime writes into these arrays, and reads those of the numbers: binding three numbers anew would be a
+        # tenth of a small model's step.
         self._losses = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.zeros((), np.float32))
+            name: np.zeros((), np.float32)
             for name in ["loss", *(f"loss.{task.name}" for task in bundle.manifest.tasks)]
         }
         self._inputs = {i.name for i in session.get_inputs()}
-        # Written to in place, which the runtime sees: binding three numbers anew is a tenth of a small model's step.
         self._numbers = {
             name: np.zeros((), np.float32)
             for name in ("lr", "momentum", "weight_decay")
@@ -208,20 +209,18 @@ class _OrtTraining:
         momentum: float,
         weight_decay: float,
     ) -> dict[str, float]:
-        fed = step_inputs(
-            self._manifest, inputs, targets, sample_weight, target=self._target,
-            lr=lr, momentum=momentum, weight_decay=weight_decay,
-        )  # fmt: skip
-        binding = self._turns[0]
+        fed = step_inputs(self._manifest, inputs, targets, sample_weight, target=self._target)
+        numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         for name, number in self._numbers.items():
-            number[...] = fed[name]
+            number[...] = numbers[name]
+        binding = self._turns[0]
         for name, array in fed.items():
             if name in self._inputs:
                 binding.bind_cpu_input(name, array)
         self._session.run_with_iobinding(binding)
         self._now, self._next = self._next, self._now
         self._turns.reverse()
-        return losses_of(self._manifest, {name: value.numpy() for name, value in self._losses.items()})
+        return losses_of(self._manifest, self._losses)
 
     def _bound(self, now: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
         """Return a binding that reads one copy of the state and writes the other."""
@@ -231,8 +230,8 @@ class _OrtTraining:
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(number))
         for name, value in now.items():
             binding.bind_ortvalue_input(name, value)
-        for name, value in self._losses.items():
-            binding.bind_ortvalue_output(name, value)
+        for name, loss in self._losses.items():
+            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(loss))
         for name, value in after.items():
             binding.bind_ortvalue_output(f"next.{name}", value)
         return binding

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +36,28 @@ _IN_PLACE = frozenset({
     "Cast", "Clip", "Dropout", "Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus",
     "Softsign", "Tanh", "ThresholdedRelu",
 })  # fmt: skip
+_SCRATCH_FIRST = frozenset({"Where"})
+"""Operators whose kernels take their own buffers before their results."""
+
 _BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Nodes in order, bytes by tensor, the shapes that ONNX Runtime knows, and what lives outside of the arena."""
+    """A graph to execute.
+
+    Attributes:
+        nodes: in order.
+        sizes: bytes by tensor, those in the bodies of loops too.
+        scratch: bytes that a kernel needs beside its results while it runs, by the name of its first result.
+        known: the shapes that ONNX Runtime knows, with the element type in front.
+        outside: tensors that were there before, and stay.
+        outputs: of the graph; they have memory of their own.
+    """
 
     nodes: Sequence[onnx.NodeProto]
     sizes: Mapping[str, int]
+    scratch: Mapping[str, Sequence[int]]
     known: Mapping[str, tuple[int | str, ...]]
     outside: frozenset[str]
     outputs: frozenset[str]
@@ -58,30 +72,79 @@ def planned_step_bytes(model: bytes, rows: int) -> int:
     """
     plan = _plan(model, rows)
     state = sum(plan.sizes.get(name, 0) for name in plan.outputs)
-    arena, in_use = Arena(), _readers(plan)
+    arena = Arena()
+    _execute(plan, arena)
+    return arena.touched_bytes + state + _CODE_BYTES + _NODE_BYTES * len(plan.nodes)
+
+
+def _execute(plan: _Plan, arena: Arena, written: Callable[[str], None] = lambda name: None) -> None:
+    """Take and give back what a graph's nodes do, one after the other.
+
+    Args:
+        plan: the graph.
+        arena: changed.
+        written: is told the name of each output of the graph before it is written.
+    """
+    in_use = _readers(plan)
     buffers: dict[str, str] = {}
     left: dict[str, int] = {}
     addresses: dict[str, int] = {}
+
+    def made(node: onnx.NodeProto, name: str) -> None:
+        buffer = _shared(node, name, plan, buffers, left)
+        if buffer is None:
+            buffer = name
+            left[buffer] = 0
+            if name in plan.outputs:
+                written(name)
+            else:
+                addresses[name] = arena.take(plan.sizes.get(name, 0))
+        buffers[name] = buffer
+        left[buffer] = left.get(buffer, 0) + in_use.get(name, 0)
+
     for node in plan.nodes:
-        made = [name for name in node.output if name]
-        for name in made:
-            buffer = _shared(node, name, plan, buffers, left)
-            if buffer is None:
-                buffer = name
-                left[buffer] = 0
-                if name not in plan.outputs:
-                    addresses[name] = arena.take(plan.sizes.get(name, 0))
-            buffers[name] = buffer
-            left[buffer] = left.get(buffer, 0) + in_use.get(name, 0)
-        read = _reads(node)
-        for name in [*read, *(name for name in made if not in_use.get(name, 0))]:
+        results = [name for name in node.output if name]
+        body, scratch = _body(node), plan.scratch.get(node.output[0], ())
+        before = [arena.take(size) for size in scratch if node.op_type in _SCRATCH_FIRST]
+        if body is None:
+            for name in results:
+                made(node, name)
+        else:
+            _iterate(node, body, plan, arena, partial(made, node))
+        after = [arena.take(size) for size in scratch if node.op_type not in _SCRATCH_FIRST]
+        for address in (*before, *after):
+            arena.give(address)
+        for name in _reads(node):
             buffer = buffers.get(name, "")
             if not buffer:
                 continue
-            left[buffer] -= 1 if name in read else 0
-            if left[buffer] <= 0 and buffer in addresses:
+            left[buffer] -= 1
+            if left[buffer] <= 0 and buffer in addresses:  # what nobody reads stays to the end
                 arena.give(addresses.pop(buffer))
-    return arena.touched_bytes + state + _CODE_BYTES + _NODE_BYTES * len(plan.nodes)
+
+
+def _iterate(
+    node: onnx.NodeProto, body: onnx.GraphProto, plan: _Plan, arena: Arena, made: Callable[[str], None]
+) -> None:
+    """Run a loop's first iteration, which makes the results; the others find memory where it had some."""
+    outer = dict(zip((info.name for info in body.output), node.output, strict=True))
+    states = [info.name for info in body.output][: _states(node)]
+    held = [arena.take(plan.sizes.get(name, 0)) for name in states]
+    inside = frozenset({info.name for info in body.input} | {tensor.name for tensor in body.initializer})
+    inner = replace(plan, nodes=list(body.node), outside=plan.outside | inside, outputs=frozenset(outer))
+    _execute(inner, arena, lambda name: made(outer[name]))
+    for address in held:
+        arena.give(address)
+
+
+def _states(node: onnx.NodeProto) -> int:
+    """Return how many of a ``Scan``'s results go from one iteration to the next."""
+    scanned: int = next(attribute.i for attribute in node.attribute if attribute.name == "num_scan_inputs")
+    return len(node.input) - scanned
+
+
+def _body(node: onnx.NodeProto) -> onnx.GraphProto | None:
+    return next((attribute.g for attribute in node.attribute if attribute.name == "body"), None)
 
 
 def _readers(plan: _Plan) -> dict[str, int]:
@@ -132,15 +195,18 @@ def _plan(model: bytes, rows: int) -> _Plan:
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     outside = frozenset({info.name for info in graph.input} | set(weights))
     sizes: dict[str, int] = {}
-    for node in graph.node:
-        for name in filter(None, node.output):
-            if name not in shapes:  # the optimiser's own
-                shapes[name] = _own_shape(node, shapes, weights)
-            sizes[name] = math.prod(shapes[name]) * _BYTES.get(types.get(name, 1), 4)
+    scratch: dict[str, list[int]] = {}
+    for outer in graph.node:
+        for node in (outer, *getattr(_body(outer), "node", ())):
+            for name in filter(None, node.output):
+                if name not in shapes:  # the optimiser's own
+                    shapes[name] = _own_shape(node, shapes, weights)
+                sizes[name] = math.prod(shapes[name]) * _BYTES.get(types.get(name, 1), 4)
+            scratch[node.output[0]] = _scratch(node, shapes | weights, sizes)
     for name in outside:
         sizes[name] = math.prod(weights.get(name, shapes.get(name, ()))) * _BYTES.get(types.get(name, 1), 4)
     outputs = frozenset(info.name for info in graph.output)
-    return _Plan(list(graph.node), sizes, _known(model), outside, outputs)
+    return _Plan(list(graph.node), sizes, scratch, _known(model), outside, outputs)
 
 
 def _shapes(model: bytes, rows: int) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
@@ -160,7 +226,7 @@ def _shapes(model: bytes, rows: int) -> tuple[dict[str, tuple[int, ...]], dict[s
             del node.input[1]
     inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True).graph
     shapes, types = {}, {}
-    for info in (*inferred.input, *inferred.output, *inferred.value_info):
+    for info in _infos(inferred):
         tensor = info.type.tensor_type
         types[info.name] = tensor.elem_type
         if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
@@ -174,7 +240,7 @@ def _known(model: bytes) -> dict[str, tuple[int | str, ...]]:
 
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model)).graph
     known: dict[str, tuple[int | str, ...]] = {}
-    for info in (*graph.input, *graph.output, *graph.value_info):
+    for info in _infos(graph):
         tensor = info.type.tensor_type
         dims = [d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim]
         if tensor.HasField("shape") and all(d != "" and not str(d).startswith("unk__") for d in dims):
@@ -182,20 +248,36 @@ def _known(model: bytes) -> dict[str, tuple[int | str, ...]]:
     return known
 
 
+def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    """Yield what a graph says of its tensors, and of those in the bodies of its loops, whose names are others."""
+    bodies = [body for node in graph.node if (body := _body(node)) is not None]
+    for inner in (graph, *bodies):
+        yield from (*inner.input, *inner.output, *inner.value_info)
+
+
+def _scratch(
+    node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
+) -> list[int]:
+    """Return the bytes of a kernel's own buffers, where they are large (core/providers/cpu of ONNX Runtime 1.31)."""
+    if node.op_type == "Where":  # each choice spread over the result
+        return [sizes[node.output[0]]] * 2
+    if node.op_type == "ConvTranspose":  # the columns of one example's gradient
+        (_, channels, *cells), weights = shapes[node.input[0]], shapes[node.input[1]]
+        return [math.prod(weights) // channels * math.prod(cells) * 4]
+    return []
+
+
 def _own_shape(
     node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, ...]:
     """Return the shape of a result of one of the optimiser's own nodes: blocked convolutions, reordered tensors."""
     given = shapes.get(node.input[0], weights.get(node.input[0], ()))
-    if node.op_type == "ReorderInput" and any(
-        item.name == "channels_last" and item.i for item in node.attribute
-    ):
+    numbers = {item.name: int(item.i) for item in node.attribute}
+    if node.op_type == "ReorderInput" and numbers.get("channels_last"):
         return (given[0], given[-1], *given[1:-1])
-    if node.op_type == "Split":  # a branch's parts, which are alike
-        axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
-        return tuple(
-            size // len(node.output) if i == axis % len(given) else size for i, size in enumerate(given)
-        )
+    if node.op_type == "Split":  # parts of a branch, which are alike
+        axis = numbers.get("axis", 0) % len(given)
+        return (*given[:axis], given[axis] // len(node.output), *given[axis + 1 :])
     if node.op_type == "GlobalAveragePool":
         return (*given[:2], 1, 1)
     found = {item.name: list(item.ints) for item in node.attribute if item.ints}

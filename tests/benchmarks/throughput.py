@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 def main() -> None:
     """Print both medians and the ratio of their throughputs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60, help="steps of each side (default: 60)")
+    parser.add_argument("--rounds", type=int, default=200, help="steps of each side (default: 200)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     run = load_run(EXAMPLES / "digits.toml")

@@ -39,3 +39,15 @@ def test_what_fits_nowhere_gets_a_region_of_its_own() -> None:
     large = arena.take(3 << 20)
     assert abs(large - small) > 4 << 20
     assert arena.touched_bytes == (3 << 20) + 4 * KIB
+
+
+def test_regions_double_unless_one_had_to_be_larger_than_was_its_turn() -> None:
+    arena = Arena()
+    arena.take(1200 * KIB)  # a region of 2 MiB, taken whole
+    second = arena.take(200 * KIB)  # 2 MiB again
+    assert arena.take(1900 * KIB) - second > 4 << 20, "another region"
+    arena = Arena()
+    arena.take(1000 * KIB)  # a region of 1 MiB, taken whole
+    arena.take(200 * KIB)  # 2 MiB
+    third = arena.take(1900 * KIB)  # 4 MiB
+    assert arena.take(2000 * KIB) - third < 4 << 20, "the same region"

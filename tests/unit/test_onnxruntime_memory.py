@@ -1,11 +1,110 @@
-"""The plan of a step's memory: shapes of what ONNX Runtime's optimiser adds to a graph."""
+"""The plan of a step requests of the arena what ONNX Runtime 1.31 was seen to, but for copies of a loop's states."""
 
 from __future__ import annotations
 
-import pytest
-from onnx import helper
+from collections.abc import Mapping
 
-from nagedge.runtimes.onnxruntime_memory import _own_shape
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from nagedge.runtimes import onnxruntime_memory
+from nagedge.runtimes.arena import Arena
+
+ROWS = 256
+ROW = 4096
+"""Bytes of ``[256, 4]`` in single precision."""
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes taken, and less than zero given back, in order; small ones left out."""
+    found: list[int] = []
+    sizes: dict[int, int] = {}
+
+    class Recorded(Arena):
+        def take(self, size_bytes: int) -> int:
+            address = super().take(size_bytes)
+            sizes[address] = size_bytes
+            found.append(size_bytes)
+            return address
+
+        def give(self, address: int) -> None:
+            found.append(-sizes[address])
+            super().give(address)
+
+    monkeypatch.setattr(onnxruntime_memory, "Arena", Recorded)
+    return found
+
+
+def floats(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def model(
+    nodes: list[onnx.NodeProto],
+    inputs: Mapping[str, tuple[int | str, ...]],
+    outputs: Mapping[str, tuple[int | str, ...]],
+) -> bytes:
+    graph = helper.make_graph(
+        nodes, "step", [floats(k, *v) for k, v in inputs.items()], [floats(k, *v) for k, v in outputs.items()]
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    content: bytes = made.SerializeToString()
+    return content
+
+
+def test_a_choice_spreads_both_sides_first(requests: list[int]) -> None:
+    nodes = [
+        helper.make_node("Greater", ["x", "y"], ["more"]),
+        helper.make_node("Where", ["more", "x", "y"], ["chosen"]),
+        helper.make_node("ReduceSum", ["chosen"], ["loss"], keepdims=0),
+    ]
+    content = model(nodes, {"x": ("batch", 4), "y": ("batch", 4)}, {"loss": ()})
+    planned = onnxruntime_memory.planned_step_bytes(content, ROWS)
+    assert requests == [ROW // 4, ROW, ROW, ROW, -ROW, -ROW, -ROW // 4, -ROW]
+    assert planned > 3 * ROW
+
+
+def test_what_nobody_reads_stays_to_the_end(requests: list[int]) -> None:
+    nodes = [
+        helper.make_node("Split", ["x"], ["left", "right"], axis=1, num_outputs=2),
+        helper.make_node("ReduceSum", ["left"], ["loss"], keepdims=0),
+    ]
+    onnxruntime_memory.planned_step_bytes(model(nodes, {"x": ("batch", 4)}, {"loss": ()}), ROWS)
+    assert requests == [ROW // 2, ROW // 2, -ROW // 2]
+
+
+def test_a_transposed_convolution_has_columns(requests: list[int]) -> None:
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("ReduceSum", ["y"], ["loss"], keepdims=0),
+    ]
+    content = model(nodes, {"x": ("batch", 2, 8, 8), "w": (2, 3, 3, 3)}, {"loss": ()})
+    onnxruntime_memory.planned_step_bytes(content, 2)
+    columns, result = 3 * 9 * 64 * 4, 2 * 3 * 64 * 4
+    assert requests == [result, columns, -columns, -result]
+
+
+def test_a_loop_takes_its_results_when_it_writes_them(requests: list[int]) -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["state", "token"], ["sum"]),
+            helper.make_node("Mul", ["sum", "sum"], ["square"]),
+            helper.make_node("Sub", ["square", "token"], ["next"]),
+            helper.make_node("Neg", ["square"], ["kept"]),
+        ],
+        "body",
+        [floats("state", "batch", 4), floats("token", "batch", 4)],
+        [floats("next", "batch", 4), floats("kept", "batch", 4)],
+    )
+    nodes = [
+        helper.make_node("Scan", ["first", "tokens"], ["last", "all"], body=body, num_scan_inputs=1),
+        helper.make_node("ReduceSum", ["all"], ["loss"], keepdims=0),
+    ]
+    content = model(nodes, {"first": ("batch", 4), "tokens": (5, "batch", 4)}, {"loss": ()})
+    onnxruntime_memory.planned_step_bytes(content, ROWS)
+    assert requests == [ROW, ROW, ROW, -ROW, ROW, 5 * ROW, -ROW, -ROW, -5 * ROW]
 
 
 @pytest.mark.parametrize(
@@ -27,4 +126,4 @@ def test_the_shapes_of_nodes_that_the_optimiser_made(
     expected: tuple[int, ...],
 ) -> None:
     node = helper.make_node(op, ["x", "w"], outputs, **attributes)
-    assert _own_shape(node, {"x": given}, {"w": (32, 16, 3, 3)}) == expected
+    assert onnxruntime_memory._own_shape(node, {"x": given}, {"w": (32, 16, 3, 3)}) == expected

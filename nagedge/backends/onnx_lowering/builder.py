@@ -64,7 +64,7 @@ class GraphBuilder:
         self._symbols: dict[sympy.Symbol, tuple[str, int]] = {}
         self._sizes: dict[tuple[sympy.Expr, bool], str] = {}
         self._no_changes: dict[tuple[str, int], str] = {}
-        self._with_axes: dict[tuple[str, int], str] = {}
+        self._one_values: dict[tuple[str, int], str] = {}
         self._counter = itertools.count(1)
 
     def nested(self) -> GraphBuilder:
@@ -105,9 +105,9 @@ class GraphBuilder:
         )
         return name
 
-    def scalar(self, value: Number, dtype: torch.dtype) -> str:
-        """Return the name of a constant without dimensions."""
-        return self.constant(value, helper.tensor_dtype_to_np_dtype(DTYPES[dtype]))
+    def scalar(self, value: Number, dtype: torch.dtype, rank: int = 0) -> str:
+        """Return the name of a constant of one value, by default without dimensions."""
+        return self.constant(np.full((1,) * rank, value, helper.tensor_dtype_to_np_dtype(DTYPES[dtype])))
 
     def ints(self, values: Sequence[int]) -> str:
         """Return the name of a constant int64 vector."""
@@ -140,6 +140,13 @@ class GraphBuilder:
             return self.cast(name, dtype)
         return name
 
+    def one_value(self, name: str, rank: int) -> str:
+        """Return the name of a tensor of one value with ``rank`` axes."""
+        key = (name, rank)
+        if key not in self._one_values:
+            self._one_values[key] = self.add("Reshape", [name, self.ints([1] * rank)])
+        return self._one_values[key]
+
     def no_change_after(self, milestone: str, rank: int) -> str:
         """Return the name of ``rank`` zeros, the shape that changes none, computed after ``milestone``."""
         key = (milestone, rank)
@@ -147,13 +154,6 @@ class GraphBuilder:
             zeros = self.constant(np.zeros(rank, np.int64))
             self._no_changes[key] = self.add("Mul", [self.add("Size", [milestone]), zeros])
         return self._no_changes[key]
-
-    def with_axes(self, scalar: str, rank: int) -> str:
-        """Return the name of a tensor without dimensions as one of ``rank`` dimensions."""
-        key = (scalar, rank)
-        if key not in self._with_axes:
-            self._with_axes[key] = self.add("Reshape", [scalar, self.ints([1] * rank)])
-        return self._with_axes[key]
 
     # --- sizes --------------------------------------------------------------------------------------------------
 

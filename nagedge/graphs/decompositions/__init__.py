@@ -163,6 +163,7 @@ ONNX: Mapping[OpOverload, Rule] = {
     aten.addcmul.default: sums.addcmul,
     aten.threshold_backward.default: masks.threshold_backward,
     aten.hardtanh_backward.default: masks.hardtanh_backward,
+    aten.hardsigmoid.default: masks.hardsigmoid,
     aten.hardswish.default: masks.hardswish,
     aten.hardswish_backward.default: masks.hardswish_backward,
     aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,

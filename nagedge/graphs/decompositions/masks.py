@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "hardsigmoid",
     "hardsigmoid_backward",
     "hardswish",
     "hardswish_backward",
@@ -52,19 +53,20 @@ def hardtanh_backward(grad: Tensor, x: Tensor, low: float, high: float) -> Tenso
     return grad * (_above(x, float(low)) * _below(x, float(high)))
 
 
-def _hardsigmoid(x: Tensor) -> Tensor:
+def hardsigmoid(x: Tensor) -> Tensor:
+    """``clamp(x / 6 + 1/2, 0, 1)``."""
     return torch.clamp(x * (1.0 / 6.0) + 0.5, 0.0, 1.0)
 
 
 def hardswish(x: Tensor) -> Tensor:
     """``x * clamp(x / 6 + 1/2, 0, 1)`` (Howard et al. 2019)."""
-    return x * _hardsigmoid(x)
+    return x * hardsigmoid(x)
 
 
 def hardswish_backward(grad: Tensor, x: Tensor) -> Tensor:
     """``h + x h'`` with ``h`` as above, whose slope is 1/6 where ``-3 < x < 3``."""
     inside = _below(x.abs(), 3.0)
-    return grad * (_hardsigmoid(x) + x * (1.0 / 6.0) * inside)
+    return grad * (hardsigmoid(x) + x * (1.0 / 6.0) * inside)
 
 
 def hardswish_backward_by_rounding(grad: Tensor, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -99,6 +100,13 @@ CASES: list[Lowering] = [
         normal(2, 3),
     ),
     case("mul", "batch size", lambda x: aten.mul.Tensor(x, x.shape[0]), normal(2)),
+    case(
+        "mul",
+        "images of one value by the batch size",
+        lambda x: aten.mul.Tensor(x, x.shape[0]),
+        normal(3, 1, 1),
+    ),
+    case("mul", "images of one value by their sum", lambda x: x * aten.sum.default(x), normal(3, 1, 1)),
     case("mul", "fraction of the batch size", lambda x: aten.mul.Tensor(x, 3.0 / x.shape[0]), normal(2)),
     case(
         "mul",
@@ -385,19 +393,16 @@ def test_a_filled_operand_that_broadcasting_restores_is_stored_as_one_number() -
     assert max(len(tensor.raw_data) for tensor in model.graph.initializer) <= 16
 
 
+@pytest.mark.parametrize(
+    "operator",
+    [lambda x: x * 3.0, lambda x: 3.0 - x, lambda x: torch.where(x > 3.0, x, torch.full_like(x, 3.0))],
+)
+def test_a_number_has_the_rank_of_images_of_one_value(operator: Any) -> None:
+    _, model = lowered(case("mul", "", operator, normal(3, 1, 1)))
+    assert {tuple(tensor.dims) for tensor in model.graph.initializer} == {(1, 1, 1, 1)}
+
+
 def test_a_choice_does_not_convert_its_condition() -> None:
     item = case("where", "", aten.where.self, flags(3), normal(3), normal(3))
     _, model = lowered(item)
     assert [node.op_type for node in model.graph.node] == ["Where"]
-
-
-def test_a_scalar_beside_a_last_axis_of_one_cell_has_as_many_axes() -> None:
-    def function(x: torch.Tensor) -> torch.Tensor:
-        return aten.mul.Tensor(aten.mul.Tensor(x, aten.amax.default(x)), 3.0)
-
-    item = case("mul", "", function, normal(4, 1, 1))
-    check(item)
-    _, model = lowered(item)
-    made_by = {node.output[0]: node.op_type for node in model.graph.node}
-    products = [node for node in model.graph.node if node.op_type == "Mul"]
-    assert [made_by[product.input[1]] for product in products] == ["Reshape", "Reshape"]
