@@ -22,6 +22,7 @@ from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.milestones import marked
 from nagedge.graphs.rematerialisation import rematerialise
+from nagedge.graphs.rows import in_rows
 from nagedge.graphs.train_step import StepGraph
 from nagedge.specs import TensorSpec
 from nagedge.targets import Target
@@ -65,7 +66,7 @@ def lower(
     infer = inference.whole if target.precision == "fp32" else inference.module
     graphs: dict[str, fx.GraphModule] = {"infer": infer}
     if step is not None:
-        graphs["train_step"] = marked(step)
+        graphs["train_step"] = marked(in_rows(step))
         rematerialise(graphs["train_step"], step.rows, step.limits)
     for module in graphs.values():
         check_operators(module, target, module_of)

@@ -24,6 +24,7 @@ from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.decompositions import ONNX
 from nagedge.graphs.gradients import GradientGraph, gradient_graph
 from nagedge.graphs.inference import InferenceGraph
+from nagedge.graphs.rows import in_rows
 from nagedge.graphs.train_step import StepGraph
 from nagedge.ort_checkpoint import OrtCheckpoint, write_checkpoint
 from nagedge.targets import Target
@@ -73,7 +74,7 @@ def lower(
     artifacts: dict[str, tuple[str, bytes]] = {}
     if step is not None:
         _check_rules(step, target)
-        gradients = gradient_graph(step)
+        gradients = gradient_graph(in_rows(step))
         check_operators(gradients.module, target, module_of)
         _check_state(gradients, target)
         models |= {

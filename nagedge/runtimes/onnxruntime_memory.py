@@ -313,6 +313,12 @@ def _own_shape(
 ) -> tuple[int, ...]:
     """Return the shape of a result of one of the optimiser's own nodes: blocked convolutions, reordered tensors."""
     given = shapes.get(node.input[0], weights.get(node.input[0], ()))
+    numbers = {item.name: int(item.i) for item in node.attribute}
+    if node.op_type == "ReorderInput" and numbers.get("channels_last"):
+        return (given[0], given[-1], *given[1:-1])
+    if node.op_type == "Split":  # parts of a branch, which are alike
+        axis = numbers.get("axis", 0) % len(given)
+        return (*given[:axis], given[axis] // len(node.output), *given[axis + 1 :])
     if node.op_type == "GlobalAveragePool":
         return (*given[:2], 1, 1)
     found = {item.name: list(item.ints) for item in node.attribute if item.ints}

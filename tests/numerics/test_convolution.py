@@ -66,6 +66,10 @@ TABLES = {"portable": (), "onnx": ONNX, "litert": litert.DECOMPOSITIONS, "coreml
         (nn.Conv2d(3, 20, 1), (3, 6, 6)),
         (nn.Conv2d(20, 3, 1), (20, 6, 6)),
         (nn.Conv1d(30, 4, 1), (30, 9)),
+        # 1x1 with far more channels on one side: products of rows
+        (nn.Conv2d(24, 3, 1), (24, 4, 5)),
+        (nn.Conv2d(2, 16, 1, bias=False), (2, 3, 4)),
+        (nn.Conv1d(2, 18, 1), (2, 7)),
         (nn.Conv2d(4, 6, 1), (4, 1, 1)),
         (nn.Conv2d(4, 6, 1, bias=False), (4, 3, 3)),
         (nn.Conv2d(4, 6, 1, padding=1), (4, 1, 1)),
@@ -90,6 +94,7 @@ def test_convolution(layer: nn.Module, shape: tuple[int, ...], table: str) -> No
         (nn.ConvTranspose1d(4, 6, 3, stride=3, dilation=2, padding=1, output_padding=2), (4, 5)),
         (nn.ConvTranspose1d(4, 2, 2, dilation=3, output_padding=2), (4, 5)),
         (nn.ConvTranspose2d(3, 2, 1), (3, 4, 4)),
+        (nn.ConvTranspose2d(16, 2, 1), (16, 4, 3)),
     ],
     ids=str,
 )

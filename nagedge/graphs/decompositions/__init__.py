@@ -158,7 +158,7 @@ ONNX: Mapping[OpOverload, Rule] = {
     aten.convolution.default: convolution_onnx.convolution,
     aten.convolution_backward.default: convolution_onnx.convolution_backward,
     aten.max_pool2d_with_indices_backward.default: partial(
-        pooling.max_pool2d_with_indices_backward, windows=phases.windows_by_phases
+        pooling.max_pool2d_with_indices_backward, windows=phases.windows_by_phases, by_product=True
     ),
     aten.addcmul.default: sums.addcmul,
     aten.threshold_backward.default: masks.threshold_backward,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nagedge.graphs.decompositions import pointwise_rows
 from nagedge.graphs.decompositions.bands import (
     Depthwise,
     banded_convolution,
@@ -27,6 +28,7 @@ from nagedge.graphs.decompositions.convolution import (
 from nagedge.graphs.decompositions.convolution_phases import (
     Shifts,
     convolution_by_phases,
+    input_gradient_by_phases,
     weight_gradient_by_phases,
 )
 from nagedge.graphs.decompositions.phases import windows_by_phases
@@ -97,7 +99,9 @@ def convolution(
         left, right = reshape(x, [-1, x.shape[1]]), reshape(w, [w.shape[0], w.shape[1]]).transpose(0, 1)
         y = torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
         return reshape(y, [-1, w.shape[0], *[1] * axes])
-    shifts = _shifts_of_few_outputs(x, w, out, stride, padding, dilation, groups)
+    if not constant_weights and pointwise_rows.is_branch(x, w, stride, padding, groups):
+        return pointwise_rows.convolution(x, w, bias)
+    shifts = _shifts_of_few_outputs(x.shape[2:], w, out, stride, padding, dilation, groups)
     if shifts is not None and not constant_weights:
         y = convolution_by_phases(x, w, shifts)
         return y if bias is None else y + reshape(bias, [-1, 1, 1])
@@ -157,6 +161,11 @@ def _input_gradient(
     if groups == 1 and _is_one_cell(spatial, kernel, padding):
         product = torch.mm(reshape(grad, [-1, w.shape[0]]), reshape(w, [w.shape[0], w.shape[1]]))
         return reshape(product, [-1, w.shape[1], *spatial])
+    if pointwise_rows.is_branch(grad, w, stride, padding, groups):
+        return pointwise_rows.input_gradient(grad, w)
+    shifts = _shifts_of_few_outputs(spatial, w, grad.shape[2:], stride, padding, dilation, groups)
+    if shifts is not None:
+        return input_gradient_by_phases(grad, spatial, w, shifts)
     plain = all(s == 1 for s in stride)
     if plain and (all(k == 1 for k in kernel) or (c is not None and math.prod(spatial) >= LARGE_MAP)):
         return input_gradient_by_convolution(
@@ -188,10 +197,12 @@ def _weight_gradient(
         c = _depthwise(x.shape[2:], grad.shape[2:], w, stride, padding, dilation, groups)
         if c is not None and c.kernel != (1, 1) and max(c.size[1], c.out[1]) <= WIDEST:
             return banded_weight_gradient(x, grad, c)
-    shifts = _shifts_of_few_outputs(x, w, grad.shape[2:], stride, padding, dilation, groups)
+    shifts = _shifts_of_few_outputs(x.shape[2:], w, grad.shape[2:], stride, padding, dilation, groups)
     if shifts is not None:
         return weight_gradient_by_phases(x, grad, shifts)
-    if _has_few_outputs(x, w, stride, groups) and all(is_static(n) for n in x.shape[2:]):
+    if pointwise_rows.is_branch(x, w, stride, padding, groups):
+        return pointwise_rows.weight_gradient(x, grad, w)
+    if _has_few_outputs(w, stride, groups) and all(is_static(n) for n in x.shape[2:]):
         return _weight_gradient_by_gradient_windows(x, grad, w, stride, padding, dilation)
     plain = all(v == 1 for v in (*stride, *kernel)) and not any(padding)
     if plain and groups == 1:
@@ -235,19 +246,19 @@ def _weight_gradient_by_gradient_windows(
     return reshape(by_output, list(w.shape))
 
 
-def _has_few_outputs(x: Tensor, w: Tensor, stride: Ints, groups: int) -> bool:
+def _has_few_outputs(w: Tensor, stride: Ints, groups: int) -> bool:
     """Whether what is as large as the output is small beside the input, as in LoRA's branches; not of a 1x1 kernel."""
-    few = groups == 1 and 2 * w.shape[0] * math.prod(stride) <= x.shape[1]
+    few = groups == 1 and 2 * w.shape[0] * math.prod(stride) <= w.shape[1]
     return few and math.prod(w.shape[2:]) > 1
 
 
 def _shifts_of_few_outputs(
-    x: Tensor, w: Tensor, out: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    spatial: Ints, w: Tensor, out: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Shifts | None:
     """Return how a strided convolution with few outputs reads its input's phases; None for another one."""
-    if not _has_few_outputs(x, w, stride, groups):
+    if not _has_few_outputs(w, stride, groups):
         return None
-    return Shifts.of(x, w, out, stride, padding, dilation)
+    return Shifts.of(spatial, w, out, stride, padding, dilation)
 
 
 def _channels_first(x: Tensor) -> Tensor:
