@@ -160,20 +160,40 @@ def _is_part_of_convolution(node: fx.Node, flexible: dict[fx.Node, None]) -> boo
 
 
 def _moves_to_rows(node: fx.Node) -> bool:
-    """Whether a node is an image with its channels last."""
+    """Whether a node is an image with its channels last; of one axis, where many swap axes, only on the way to rows."""
     if node.target is not aten.permute.default or not _is_image(node.args[0]):
         return False
     order: Any = node.args[1]
-    return list(order) == [0, *range(2, len(order)), 1]
+    if list(order) != [0, *range(2, len(order)), 1]:
+        return False
+    return len(order) > 3 or any(_flattens(user, node) for user in node.users)
 
 
 def _source_of_image(node: fx.Node) -> fx.Node | None:
-    """Return what a node is the image of: the same with its channels last."""
+    """Return what a node is the image of: the same with its channels last; of one axis only where it was rows."""
     if node.target is not aten.permute.default or not _is_image(node):
         return None
     order: Any = node.args[1]
     rank = len(order)
-    return node.args[0] if list(order) == [0, rank - 1, *range(1, rank - 1)] else None  # type: ignore[return-value]
+    source: Any = node.args[0]
+    if list(order) != [0, rank - 1, *range(1, rank - 1)]:
+        return None
+    return source if rank > 3 or _unflattens(source) else None
+
+
+def _flattens(node: fx.Node, moved: fx.Node) -> bool:
+    """Whether a node is the rows of an image with its channels last."""
+    return node.target in _RESHAPES and _is_flat(node, moved.meta["val"].shape[-1])
+
+
+def _unflattens(node: fx.Node) -> bool:
+    """Whether a node is made of rows: an image with its channels last."""
+    return node.target in _RESHAPES and _is_flat(node.args[0], node.meta["val"].shape[-1])
+
+
+def _is_flat(node: Any, channels: int) -> bool:
+    """Whether a node is rows of so many channels."""
+    return bool(node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == channels)
 
 
 def _source_of_rows(node: fx.Node) -> fx.Node | None:
@@ -181,8 +201,7 @@ def _source_of_rows(node: fx.Node) -> fx.Node | None:
     moved: Any = node.args[0] if node.target in _RESHAPES else None
     if moved is None or not _moves_to_rows(moved):
         return None
-    flat = node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == moved.meta["val"].shape[-1]
-    return moved.args[0] if flat else None
+    return moved.args[0] if _flattens(node, moved) else None
 
 
 # --- the graph that does so --------------------------------------------------------------------------------------
@@ -237,7 +256,7 @@ class _Rewriting:
             if source is None:
                 order = [0, *range(2, value.dim()), 1]
                 last = self._call(aten.permute.default, self._image(node), order)
-            elif source.target in _RESHAPES and _is_flat(source.args[0], value.shape[1]):
+            elif _unflattens(source):
                 self._rows[node] = self._image(source.args[0])  # type: ignore[arg-type]
                 return self._rows[node]
             else:
@@ -265,11 +284,6 @@ class _Rewriting:
     def _call(self, target: Any, *arguments: Any) -> fx.Node:
         """Append a node; its value is known as those that it is computed from are."""
         return _call(self._graph, target, *arguments)
-
-
-def _is_flat(node: Any, channels: int) -> bool:
-    """Whether a node is rows of so many channels."""
-    return bool(node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == channels)
 
 
 def _call(graph: fx.Graph, target: Any, *arguments: Any) -> fx.Node:
