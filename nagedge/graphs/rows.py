@@ -15,7 +15,7 @@ backward: 1.58 ms so, 1.93 ms as convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
-from nagedge.graphs.cleanup import clean
-from nagedge.graphs.train_step import StepGraph, select_outputs
+from nagedge.graphs.train_step import StepGraph
 
 __all__ = ["in_rows"]
 
@@ -42,6 +41,8 @@ _ROUNDS = 8
 def in_rows(step: StepGraph) -> StepGraph:
     """Return ``step`` with images kept in rows where that moves less; itself where no layer computes on rows.
 
+    Only its graph of all outputs, ``traced``, is another, from which backends for ONNX Runtime take what they lower.
+
     Args:
         step: specialised for ONNX Runtime; unchanged.
     """
@@ -49,8 +50,7 @@ def in_rows(step: StepGraph) -> StepGraph:
     chosen = _chosen(step.traced, frozen)
     if not chosen:
         return step
-    traced = _Rewriting(step.traced, chosen).rewritten()
-    return replace(step, module=select_outputs(traced, range(len(step.outputs))), traced=traced)
+    return replace(step, traced=_Rewriting(step.traced, chosen).rewritten())
 
 
 def _constants(module: fx.GraphModule, inputs: int) -> set[fx.Node]:
@@ -216,6 +216,7 @@ class _Rewriting:
         self._graph = fx.Graph()
         self._images: dict[fx.Node, fx.Node] = {}
         self._rows: dict[fx.Node, fx.Node] = {}
+        self._known: Known = {}
 
     def rewritten(self) -> fx.GraphModule:
         """Return the new graph, without what is not needed any more."""
@@ -233,11 +234,10 @@ class _Rewriting:
                 self._images[node] = self._call(aten.reshape.default, rows, [-1, *value.shape[1:]])
             else:
                 self._images[node] = self._graph.node_copy(node, self._image)
-        module = fx.GraphModule(self._module, self._graph)
-        module.graph.eliminate_dead_code()
-        _add_while_multiplying(module.graph)
-        clean(module, differentiated=True)
-        return module
+        self._graph.eliminate_dead_code()
+        _add_while_multiplying(self._graph, self._known)
+        self._graph.eliminate_dead_code()
+        return fx.GraphModule(self._module, self._graph)
 
     def _image(self, node: fx.Node) -> fx.Node:
         """Return what stands for ``node`` as it was."""
@@ -265,10 +265,18 @@ class _Rewriting:
         return self._rows[node]
 
     def _elementwise(self, node: fx.Node) -> fx.Node:
+        """Return what computes on rows; it has their size."""
+
         def argument(used: fx.Node) -> fx.Node:
             return self._in_rows(used) if used.meta["val"].dim() > 0 else self._image(used)
 
-        return self._call(node.target, *fx.map_arg(node.args, argument))
+        target: Any = node.target
+        arguments = fx.map_arg(node.args, argument)
+        result = self._graph.call_function(target, arguments)
+        result.meta["val"] = next(
+            a.meta["val"] for a in arguments if isinstance(a, fx.Node) and a.meta["val"].dim() > 0
+        )
+        return result
 
     def _product(self, node: fx.Node) -> fx.Node:
         x, w, bias = node.args[:3]
@@ -283,19 +291,28 @@ class _Rewriting:
 
     def _call(self, target: Any, *arguments: Any) -> fx.Node:
         """Append a node; its value is known as those that it is computed from are."""
-        return _call(self._graph, target, *arguments)
+        return _call(self._graph, self._known, target, *arguments)
 
 
-def _call(graph: fx.Graph, target: Any, *arguments: Any) -> fx.Node:
+Known = dict[Hashable, Any]
+"""What operators gave for arguments of some sizes: asking torch takes most of a millisecond, and nets repeat layers."""
+
+
+def _call(graph: fx.Graph, known: Known, target: Any, *arguments: Any) -> fx.Node:
+    """Append a node; its value is known as those that it is computed from are."""
     node = graph.call_function(target, arguments)
     values = fx.map_arg(arguments, lambda used: used.meta["val"])
-    mode = next(value.fake_mode for value in values if isinstance(value, FakeTensor))
-    with torch.no_grad(), mode:
-        node.meta["val"] = target(*values)
+    sizes = [(v.dtype, str(v.shape)) if isinstance(v, Tensor) else repr(v) for v in values]
+    key = (target, *sizes)
+    if key not in known:
+        mode = next(value.fake_mode for value in values if isinstance(value, FakeTensor))
+        with torch.no_grad(), mode:
+            known[key] = target(*values)
+    node.meta["val"] = known[key]
     return node
 
 
-def _add_while_multiplying(graph: fx.Graph) -> None:
+def _add_while_multiplying(graph: fx.Graph, known: Known) -> None:
     """Write the sum of a matrix and a product that nobody else reads as one operation.
 
     Of two products the one with fewer terms a sum takes the other in: that of a branch.
@@ -313,7 +330,7 @@ def _add_while_multiplying(graph: fx.Graph) -> None:
         product = min(products, key=_terms)
         other = sides[1] if product is sides[0] else sides[0]
         with graph.inserting_before(node):
-            both = _call(graph, aten.addmm.default, other, *product.args)
+            both = _call(graph, known, aten.addmm.default, other, *product.args)
         node.replace_all_uses_with(both)
         graph.erase_node(node)
         graph.erase_node(product)

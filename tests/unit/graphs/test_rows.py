@@ -138,19 +138,17 @@ def test_the_step_computes_the_same(name: str) -> None:
     step = blocks() if name == "blocks" else step_of(*NETS[name](), "lora")
     changed = in_rows(step)
     assert changed is not step
-    assert moves(changed.module) < moves(step.module)
+    assert moves(changed.traced) < moves(step.traced)
     assert (changed.inputs, changed.outputs) == (step.inputs, step.outputs)
     for batch in (3, 1):
         values = values_for(step, batch)
-        for module in ("module", "traced"):
-            results = zip(getattr(changed, module)(*values), getattr(step, module)(*values), strict=True)
-            for got, expected in results:
-                torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5)
+        for got, expected in zip(changed.traced(*values), step.traced(*values), strict=True):
+            torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5)
 
 
 def test_what_a_node_makes_is_known_as_before() -> None:
     step = in_rows(blocks())
-    for node in step.module.graph.nodes:
+    for node in step.traced.graph.nodes:
         if node.op == "call_function":
             assert "val" in node.meta, node
             mode = getattr(node.meta["val"], "fake_mode", None)
@@ -161,17 +159,17 @@ def test_pointwise_convolutions_beside_branches_are_products() -> None:
     step = in_rows(blocks())
     kernels = [
         tuple(node.args[1].meta["val"].shape[2:])
-        for node in step.module.graph.nodes
+        for node in step.traced.graph.nodes
         if node.target is aten.convolution.default
     ]
     assert set(kernels) == {(3, 3)}
     # before and behind two depthwise layers, forward and backward; into the blocks, out of them, and back in
-    assert moves(step.module) == 2 * 2 * 2 + 3
+    assert moves(step.traced) == 2 * 2 * 2 + 3
 
 
 def test_a_branch_and_the_sum_are_one_operation() -> None:
     step = in_rows(blocks())
-    sums = [node.args for node in step.module.graph.nodes if node.target is aten.addmm.default]
+    sums = [node.args for node in step.traced.graph.nodes if node.target is aten.addmm.default]
     of_branches = [
         args for args in sums if args[0].meta["val"].dim() == 2 and args[1].meta["val"].shape[1] == 2
     ]
@@ -189,7 +187,7 @@ def test_a_frozen_trunk_before_the_branches_stays_as_it_is() -> None:
     step = in_rows(step_of(model, shape, "3.inner.4.down"))
     kernels = [
         tuple(node.args[1].meta["val"].shape[2:])
-        for node in step.module.graph.nodes
+        for node in step.traced.graph.nodes
         if node.target is aten.convolution.default
     ]
     # a 3x3 layer, a block, and of the next block a layer with a frozen branch, down and up, and the depthwise layer
@@ -207,5 +205,5 @@ def test_a_sequence_that_swaps_its_axes_is_left_alone() -> None:
             return y
 
     step = step_of(Mixer(), (6, 16), "")
-    before = moves(step.module)
-    assert moves(in_rows(step).module) <= before
+    before = moves(step.traced)
+    assert moves(in_rows(step).traced) <= before
