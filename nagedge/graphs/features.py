@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from nagedge.errors import ConfigurationError
 from nagedge.graphs.forward import ForwardGraph
+from nagedge.graphs.graph_modules import graph_module
 
 __all__ = ["DividedGraph", "divide"]
 
@@ -167,4 +168,4 @@ def _part(
             copies[node] = graph.node_copy(node, lambda source: copies[source])
     graph.output([copies[node] for node in results])
     graph.eliminate_dead_code()
-    return fx.GraphModule(forward.module, graph)
+    return graph_module(forward.module, graph)

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._ops import OpOverload
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nagedge.errors import ConfigurationError, NagEdgeError
@@ -29,9 +29,12 @@ from nagedge.graphs.batch_norm import track_statistics
 from nagedge.graphs.batch_size import doubtful_sizes, same_at
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import FORWARD, whole_interpolations
+from nagedge.graphs.decompositions.in_place import in_place_activations
 from nagedge.graphs.decompositions.recurrent_modules import by_layer, whole_recurrent, with_aten_names
 from nagedge.graphs.example import call_arguments, input_specs, run_example
+from nagedge.graphs.graph_modules import graph_module, lazily
 from nagedge.graphs.products import merge_products
+from nagedge.graphs.shape_mode import ShapeMode, Sizes
 from nagedge.specs import TaskSpec, TensorSpec
 from nagedge.tasks import TASK_KINDS
 
@@ -92,6 +95,7 @@ def trace(
     batch: int | None,
     decompositions: Mapping[Any, Callable[..., Any]] | None = None,
     whole_layers: bool = False,
+    functional: bool = False,
 ) -> tuple[fx.GraphModule, bool]:
     """Trace ``function`` on fake tensors and return its functional graph and whether its batch stayed symbolic.
 
@@ -102,11 +106,12 @@ def trace(
         batch: ``None`` for a symbolic batch, else the size to fix.
         decompositions: as for :func:`torch.fx.experimental.proxy_tensor.make_fx`.
         whole_layers: leave recurrent layers whole, as torch's operators.
+        functional: ``function`` has no in-place operators. One that torch brings in all the same is removed.
 
     The module's ``meta["doubtful_sizes"]`` are batch sizes at which ``function`` might branch in another way.
     """
-    shape_env = ShapeEnv()
-    mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True)
+    shape_env = Sizes()
+    mode = ShapeMode(shape_env)
     fakes = []
     for tensor, is_dynamic in zip(arguments, dynamic, strict=True):
         if not is_dynamic:
@@ -122,17 +127,28 @@ def trace(
     with (
         mode,
         enable_python_dispatcher(),
+        in_place_activations(),
         whole_interpolations(),
         whole_recurrent() if whole_layers else nullcontext(),
         _without_fused_kernels(),
         without_collection(),
+        lazily(),
     ):
         module = make_fx(
-            dispatch_functionalize(function),
+            function if functional else dispatch_functionalize(function),
             decomposition_table=dict(decompositions or {}),
             tracing_mode="real",
             _allow_non_fake_inputs=True,
         )(*fakes)
+    if functional and any(_is_in_place(node) for node in module.graph.nodes):
+        return trace(
+            function,
+            arguments,
+            dynamic,
+            batch=batch,
+            decompositions=decompositions,
+            whole_layers=whole_layers,
+        )
     specialised = bool(shape_env.replacements) and any(
         value.is_number for value in shape_env.replacements.values()
     )
@@ -213,6 +229,10 @@ def trace_forward(
         constants,
         attempt,
     )
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 @contextmanager
@@ -317,7 +337,7 @@ def _drop_unused_state(
         node.replace_all_uses_with(replacement)
         module.graph.erase_node(node)
     module.graph.lint()
-    return fx.GraphModule(nn.Module(), module.graph), kept, constants
+    return graph_module(nn.Module(), module.graph), kept, constants
 
 
 def _explain(model: nn.Module, example_input: object, error: Exception) -> str:

@@ -83,7 +83,7 @@ def trace_inference(forward: ForwardGraph, state: Mapping[str, Tensor]) -> Infer
     with torch.no_grad():
         module, symbolic = trace(
             infer, [*examples, *tensors], [True] * count + [False] * len(tensors), batch=forward.batch,
-            decompositions=table,
+            decompositions=table, functional=True,
         )  # fmt: skip
     if forward.batch is None and not symbolic:
         raise FixedBatchError("the inference graph fixes its batch size")

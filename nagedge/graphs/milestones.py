@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import fx
 
+from nagedge.graphs.graph_modules import graph_module
 from nagedge.graphs.liveness import lifetimes, size_bytes
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
@@ -73,7 +74,7 @@ def marked(step: StepGraph) -> fx.GraphModule:
     values: dict[fx.Node, fx.Node] = {}
     for node in best[0]:
         values[node] = graph.node_copy(node, values.__getitem__)
-    return fx.GraphModule(module, graph)
+    return graph_module(module, graph)
 
 
 def milestones_of(module: fx.GraphModule) -> list[fx.Node]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from nagedge.graphs.decompositions.tensors import is_static, reshape
+from nagedge.graphs.graph_modules import graph_module
 
 __all__ = ["merge_products"]
 
@@ -49,7 +50,7 @@ def merge_products(module: fx.GraphModule) -> fx.GraphModule:
         else:
             copies[node] = graph.node_copy(node, lambda source: copies[source])
     graph.eliminate_dead_code()
-    return fx.GraphModule(module, graph)
+    return graph_module(module, graph)
 
 
 def _repeated(node: fx.Node) -> fx.Node | None:

@@ -12,14 +12,21 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import (
+    ProxyTorchDispatchMode,
+    PythonKeyTracer,
+    get_proxy_slot,
+    track_tensor_tree,
+)
+from torch.utils._pytree import tree_map_only
 
 from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.forward import FixedBatchError
+from nagedge.graphs.graph_modules import graph_module
 from nagedge.graphs.pooled_masks import mask_before_spreading
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
@@ -142,9 +149,8 @@ def _expand(
     expansion = known.get(signature)
     if expansion is None:
         with torch.no_grad(), mode, enable_python_dispatcher():
-            expansion = make_fx(
-                rule, decomposition_table=dict(table), tracing_mode="real", _allow_non_fake_inputs=True
-            )(*fakes)
+            # Copies of one expansion share their fake tensors, by which a tracer tells its inputs apart.
+            expansion = _recorded(rule, [fake.detach() for fake in fakes], table)
         known[signature] = expansion
     placeholders = [inner for inner in expansion.graph.nodes if inner.op == "placeholder"]
     values: dict[fx.Node, Any] = dict(zip(placeholders, inputs, strict=True))
@@ -165,6 +171,25 @@ def _expand(
             module.graph.erase_node(user)
     module.graph.erase_node(node)
     return mode
+
+
+def _recorded(rule: Callable[..., Any], fakes: Sequence[Tensor], table: Mapping[Any, Rule]) -> fx.GraphModule:
+    """Return what ``rule`` computes of ``fakes`` as a graph, as ``make_fx`` would, which takes 3 ms to start.
+
+    That time goes into patches of ``nn.Module`` and into watching calls of torch's functions; but a rule has no
+    modules, and nobody asks which function an operator came from.
+    """
+    tracer = PythonKeyTracer()
+    tracer.root, tracer.graph, tracer.tensor_attrs = nn.Module(), fx.Graph(tracer_cls=PythonKeyTracer), {}
+    places = [tracer.create_proxy("placeholder", f"input{index}", (), {}) for index in range(len(fakes))]
+    track_tensor_tree(list(fakes), places, constant=None, tracer=tracer)
+    with ProxyTorchDispatchMode(tracer, "real", decomposition_table=dict(table)):
+        results = rule(*fakes)
+    tracer.graph.output(
+        tree_map_only(Tensor, lambda value: get_proxy_slot(value, tracer).proxy.node, results)
+    )
+    tracer.graph.eliminate_dead_code()
+    return graph_module(tracer.root, tracer.graph)
 
 
 def _constant(module: fx.GraphModule, tensor: Any, node: fx.Node) -> fx.Node:

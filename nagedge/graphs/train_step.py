@@ -23,6 +23,7 @@ from nagedge.graphs.cleanup import clean
 from nagedge.graphs.decompositions import decomposition_table
 from nagedge.graphs.features import divide
 from nagedge.graphs.forward import TRACED_BATCH, FixedBatchError, ForwardGraph, trace
+from nagedge.graphs.graph_modules import graph_module
 from nagedge.graphs.liveness import DEFAULT_LIMITS, Limits
 from nagedge.graphs.restart import RestartTest
 from nagedge.graphs.update import nesterov_update
@@ -180,7 +181,9 @@ def trace_train_step(
     table = decomposition_table(overrides or ())
     for operator in deferred:
         table.pop(operator, None)
-    module, symbolic = trace(step, arguments, dynamic, batch=forward.batch, decompositions=table)
+    module, symbolic = trace(
+        step, arguments, dynamic, batch=forward.batch, decompositions=table, functional=True
+    )
     if forward.batch is None and not symbolic:
         raise FixedBatchError("the training step fixes its batch size")
     clean(module, differentiated=True)
@@ -218,7 +221,7 @@ def select_outputs(module: fx.GraphModule, indices: Sequence[int]) -> fx.GraphMo
     assert isinstance(returned, (list, tuple))  # a step returns a list
     graph.output([returned[index] for index in indices])
     graph.eliminate_dead_code()
-    return fx.GraphModule(module, graph)  # it brings the constants that the graph reads
+    return graph_module(module, graph)  # it brings the constants that the graph reads
 
 
 def _target_specs(tasks: Sequence[TaskSpec]) -> list[TensorSpec]:

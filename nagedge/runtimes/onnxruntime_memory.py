@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +39,9 @@ _IN_PLACE = frozenset({
 })  # fmt: skip
 _SCRATCH_FIRST = frozenset({"Where"})
 """Operators whose kernels take their own buffers before their results."""
+
+_OPSET = 18
+"""Whose rules of inference serve for the operators of any that a step is written in."""
 
 _BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}
 
@@ -196,13 +200,16 @@ def _plan(model: bytes, rows: int) -> _Plan:
     outside = frozenset({info.name for info in graph.input} | set(weights))
     sizes: dict[str, int] = {}
     scratch: dict[str, list[int]] = {}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     for outer in graph.node:
         for node in (outer, *getattr(_body(outer), "node", ())):
+            if any(name and name not in shapes for name in node.output):  # the optimiser's own
+                shapes |= _inferred(node, ChainMap(shapes, weights), types, constants)
             for name in filter(None, node.output):
-                if name not in shapes:  # the optimiser's own
+                if name not in shapes:
                     shapes[name] = _own_shape(node, shapes, weights)
                 sizes[name] = math.prod(shapes[name]) * _BYTES.get(types.get(name, 1), 4)
-            scratch[node.output[0]] = _scratch(node, shapes | weights, sizes)
+            scratch[node.output[0]] = _scratch(node, ChainMap(shapes, weights), sizes)
     for name in outside:
         sizes[name] = math.prod(weights.get(name, shapes.get(name, ()))) * _BYTES.get(types.get(name, 1), 4)
     outputs = frozenset(info.name for info in graph.output)
@@ -265,6 +272,40 @@ def _scratch(
         (_, channels, *cells), weights = shapes[node.input[0]], shapes[node.input[1]]
         return [math.prod(weights) // channels * math.prod(cells) * 4]
     return []
+
+
+def _inferred(
+    node: onnx.NodeProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    types: Mapping[str, int],
+    constants: Mapping[str, onnx.TensorProto],
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a standard operator's results by name, as far as they can be inferred."""
+    import onnx
+
+    if node.domain not in ("", "ai.onnx"):
+        return {}
+    given = {
+        name: onnx.helper.make_tensor_type_proto(
+            constants[name].data_type if name in constants else types.get(name, onnx.TensorProto.FLOAT),
+            shapes[name],
+        )
+        for name in node.input
+        if name in shapes
+    }
+    values = {name: constants[name] for name in node.input if name in constants}
+    try:
+        found = onnx.shape_inference.infer_node_outputs(
+            onnx.defs.get_schema(node.op_type, _OPSET), node, given, values
+        )
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return {}
+    return {
+        name: tuple(size.dim_value for size in kind.tensor_type.shape.dim)
+        for name, kind in found.items()
+        if kind.tensor_type.HasField("shape")
+        and all(size.HasField("dim_value") for size in kind.tensor_type.shape.dim)
+    }
 
 
 def _own_shape(

@@ -17,6 +17,7 @@ from torch._C import DispatchKey
 
 from nagedge.graphs.decompositions.python_kernels import python_kernels
 from nagedge.graphs.decompositions.recurrent_gradients import Gru, Lstm, Rnn
+from nagedge.graphs.graph_modules import graph_module
 
 __all__ = ["WHOLE_RECURRENT", "by_layer", "whole_recurrent", "with_aten_names"]
 
@@ -104,7 +105,7 @@ def by_layer(module: fx.GraphModule) -> fx.GraphModule:
     graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.nodes:
         node.target = _MODULES.get(node.target, node.target)
-    return fx.GraphModule(module, graph)
+    return graph_module(module, graph)
 
 
 # --- layers -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from models_for_tests import CASES, KIND, LEVEL, TAGS
 from torch import Tensor, nn
 
 from nagedge.errors import ConfigurationError
-from nagedge.graphs.forward import ForwardGraph, trace_forward
+from nagedge.graphs.forward import ForwardGraph, trace, trace_forward
 from nagedge.specs import TaskSpec
 
 
@@ -337,3 +337,14 @@ def test_whole_number_and_flag_inputs() -> None:
     torch.manual_seed(0)
     forward = assert_traced(Masked().eval(), (torch.randint(0, 7, (3, 5)), torch.rand(3, 5) < 0.5), [KIND])
     assert [spec.dtype for spec in forward.inputs] == ["int64", "bool"]
+
+
+def test_an_in_place_operator_is_removed_even_where_none_was_expected() -> None:
+    module, is_free = trace(
+        lambda x: [(x * 2).add_(1)], [torch.ones(2, 3)], [True], batch=None, functional=True
+    )
+    assert is_free
+    assert not any(
+        getattr(n.target, "_schema", None) and n.target._schema.is_mutable for n in module.graph.nodes
+    )
+    assert module(torch.ones(4, 3))[0].tolist() == [[3.0] * 3] * 4

@@ -51,6 +51,19 @@ def operators(step: StepGraph) -> list[str]:
     return sorted(n.op if n.op == "get_attr" else str(n.target) for n in step.module.graph.nodes)
 
 
+def assert_same(one: StepGraph, other: StepGraph) -> None:
+    g = torch.Generator().manual_seed(1)
+    for batch in (3, 1):
+        values = [
+            torch.randn([batch if s == "batch" else s for s in spec.shape], generator=g)
+            if spec.dtype == "float32"
+            else torch.randint(0, 3, [batch], generator=g)
+            for spec in one.inputs
+        ]
+        for got, expected in zip(one.module(*values), other.module(*values), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("table", [{}, ONNX], ids=["portable", "onnx"])
 def test_expanding_later_gives_the_same_graph(traced: Traced, table: dict[Any, Any]) -> None:
     forward, state, names = traced
@@ -62,16 +75,7 @@ def test_expanding_later_gives_the_same_graph(traced: Traced, table: dict[Any, A
     assert not late.deferred
     assert late.outputs == early.outputs
     assert operators(late) == operators(early)
-    g = torch.Generator().manual_seed(1)
-    for batch in (3, 1):
-        values = [
-            torch.randn([batch if s == "batch" else s for s in spec.shape], generator=g)
-            if spec.dtype == "float32"
-            else torch.randint(0, 3, [batch], generator=g)
-            for spec in early.inputs
-        ]
-        for got, expected in zip(late.module(*values), early.module(*values), strict=True):
-            torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert_same(late, early)
     assert any(node.target is rule for node in whole.traced.graph.nodes), "the shared trace is unchanged"
 
 
@@ -86,3 +90,25 @@ def test_a_rule_that_fixes_the_batch_is_found(traced: Traced) -> None:
 
     with pytest.raises(FixedBatchError, match="fixes the batch size"):
         specialize(whole, {rule: fixing})
+
+
+class Pair(nn.Module):
+    """The product of two layers of one kind, by an operator that backends take apart in their own ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.addcmul(x, self.one(x), self.other(x)).mean((2, 3)))
+        return logits
+
+
+def test_values_that_one_expansion_serves_are_not_taken_for_one() -> None:
+    torch.manual_seed(0)
+    model = Pair().eval()
+    forward = trace_forward(model, torch.randn(4, 2, 8, 8), TASKS)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    whole = trace_train_step(forward, state, list(state), TASKS, deferred=ONNX)
+    assert_same(specialize(whole, ONNX), trace_train_step(forward, state, list(state), TASKS, overrides=ONNX))
