@@ -15,7 +15,7 @@ backward: 1.58 ms so, 1.93 ms as convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
-from nagedge.graphs.cleanup import clean
-from nagedge.graphs.train_step import StepGraph, select_outputs
+from nagedge.graphs.train_step import StepGraph
 
 __all__ = ["in_rows"]
 
@@ -42,6 +41,8 @@ _ROUNDS = 8
 def in_rows(step: StepGraph) -> StepGraph:
     """Return ``step`` with images kept in rows where that moves less; itself where no layer computes on rows.
 
+    Only its graph of all outputs, ``traced``, is another, from which backends for ONNX Runtime take what they lower.
+
     Args:
         step: specialised for ONNX Runtime; unchanged.
     """
@@ -49,8 +50,7 @@ def in_rows(step: StepGraph) -> StepGraph:
     chosen = _chosen(step.traced, frozen)
     if not chosen:
         return step
-    traced = _Rewriting(step.traced, chosen).rewritten()
-    return replace(step, module=select_outputs(traced, range(len(step.outputs))), traced=traced)
+    return replace(step, traced=_Rewriting(step.traced, chosen).rewritten())
 
 
 def _constants(module: fx.GraphModule, inputs: int) -> set[fx.Node]:
@@ -160,20 +160,40 @@ def _is_part_of_convolution(node: fx.Node, flexible: dict[fx.Node, None]) -> boo
 
 
 def _moves_to_rows(node: fx.Node) -> bool:
-    """Whether a node is an image with its channels last."""
+    """Whether a node is an image with its channels last; of one axis, where many swap axes, only on the way to rows."""
     if node.target is not aten.permute.default or not _is_image(node.args[0]):
         return False
     order: Any = node.args[1]
-    return list(order) == [0, *range(2, len(order)), 1]
+    if list(order) != [0, *range(2, len(order)), 1]:
+        return False
+    return len(order) > 3 or any(_flattens(user, node) for user in node.users)
 
 
 def _source_of_image(node: fx.Node) -> fx.Node | None:
-    """Return what a node is the image of: the same with its channels last."""
+    """Return what a node is the image of: the same with its channels last; of one axis only where it was rows."""
     if node.target is not aten.permute.default or not _is_image(node):
         return None
     order: Any = node.args[1]
     rank = len(order)
-    return node.args[0] if list(order) == [0, rank - 1, *range(1, rank - 1)] else None  # type: ignore[return-value]
+    source: Any = node.args[0]
+    if list(order) != [0, rank - 1, *range(1, rank - 1)]:
+        return None
+    return source if rank > 3 or _unflattens(source) else None
+
+
+def _flattens(node: fx.Node, moved: fx.Node) -> bool:
+    """Whether a node is the rows of an image with its channels last."""
+    return node.target in _RESHAPES and _is_flat(node, moved.meta["val"].shape[-1])
+
+
+def _unflattens(node: fx.Node) -> bool:
+    """Whether a node is made of rows: an image with its channels last."""
+    return node.target in _RESHAPES and _is_flat(node.args[0], node.meta["val"].shape[-1])
+
+
+def _is_flat(node: Any, channels: int) -> bool:
+    """Whether a node is rows of so many channels."""
+    return bool(node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == channels)
 
 
 def _source_of_rows(node: fx.Node) -> fx.Node | None:
@@ -181,8 +201,7 @@ def _source_of_rows(node: fx.Node) -> fx.Node | None:
     moved: Any = node.args[0] if node.target in _RESHAPES else None
     if moved is None or not _moves_to_rows(moved):
         return None
-    flat = node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == moved.meta["val"].shape[-1]
-    return moved.args[0] if flat else None
+    return moved.args[0] if _flattens(node, moved) else None
 
 
 # --- the graph that does so --------------------------------------------------------------------------------------
@@ -197,6 +216,7 @@ class _Rewriting:
         self._graph = fx.Graph()
         self._images: dict[fx.Node, fx.Node] = {}
         self._rows: dict[fx.Node, fx.Node] = {}
+        self._known: Known = {}
 
     def rewritten(self) -> fx.GraphModule:
         """Return the new graph, without what is not needed any more."""
@@ -214,11 +234,10 @@ class _Rewriting:
                 self._images[node] = self._call(aten.reshape.default, rows, [-1, *value.shape[1:]])
             else:
                 self._images[node] = self._graph.node_copy(node, self._image)
-        module = fx.GraphModule(self._module, self._graph)
-        module.graph.eliminate_dead_code()
-        _add_while_multiplying(module.graph)
-        clean(module, differentiated=True)
-        return module
+        self._graph.eliminate_dead_code()
+        _add_while_multiplying(self._graph, self._known)
+        self._graph.eliminate_dead_code()
+        return fx.GraphModule(self._module, self._graph)
 
     def _image(self, node: fx.Node) -> fx.Node:
         """Return what stands for ``node`` as it was."""
@@ -237,7 +256,7 @@ class _Rewriting:
             if source is None:
                 order = [0, *range(2, value.dim()), 1]
                 last = self._call(aten.permute.default, self._image(node), order)
-            elif source.target in _RESHAPES and _is_flat(source.args[0], value.shape[1]):
+            elif _unflattens(source):
                 self._rows[node] = self._image(source.args[0])  # type: ignore[arg-type]
                 return self._rows[node]
             else:
@@ -246,10 +265,18 @@ class _Rewriting:
         return self._rows[node]
 
     def _elementwise(self, node: fx.Node) -> fx.Node:
+        """Return what computes on rows; it has their size."""
+
         def argument(used: fx.Node) -> fx.Node:
             return self._in_rows(used) if used.meta["val"].dim() > 0 else self._image(used)
 
-        return self._call(node.target, *fx.map_arg(node.args, argument))
+        target: Any = node.target
+        arguments = fx.map_arg(node.args, argument)
+        result = self._graph.call_function(target, arguments)
+        result.meta["val"] = next(
+            a.meta["val"] for a in arguments if isinstance(a, fx.Node) and a.meta["val"].dim() > 0
+        )
+        return result
 
     def _product(self, node: fx.Node) -> fx.Node:
         x, w, bias = node.args[:3]
@@ -264,24 +291,28 @@ class _Rewriting:
 
     def _call(self, target: Any, *arguments: Any) -> fx.Node:
         """Append a node; its value is known as those that it is computed from are."""
-        return _call(self._graph, target, *arguments)
+        return _call(self._graph, self._known, target, *arguments)
 
 
-def _is_flat(node: Any, channels: int) -> bool:
-    """Whether a node is rows of so many channels."""
-    return bool(node.meta["val"].dim() == 2 and node.meta["val"].shape[1] == channels)
+Known = dict[Hashable, Any]
+"""What operators gave for arguments of some sizes: asking torch takes most of a millisecond, and nets repeat layers."""
 
 
-def _call(graph: fx.Graph, target: Any, *arguments: Any) -> fx.Node:
+def _call(graph: fx.Graph, known: Known, target: Any, *arguments: Any) -> fx.Node:
+    """Append a node; its value is known as those that it is computed from are."""
     node = graph.call_function(target, arguments)
     values = fx.map_arg(arguments, lambda used: used.meta["val"])
-    mode = next(value.fake_mode for value in values if isinstance(value, FakeTensor))
-    with torch.no_grad(), mode:
-        node.meta["val"] = target(*values)
+    sizes = [(v.dtype, str(v.shape)) if isinstance(v, Tensor) else repr(v) for v in values]
+    key = (target, *sizes)
+    if key not in known:
+        mode = next(value.fake_mode for value in values if isinstance(value, FakeTensor))
+        with torch.no_grad(), mode:
+            known[key] = target(*values)
+    node.meta["val"] = known[key]
     return node
 
 
-def _add_while_multiplying(graph: fx.Graph) -> None:
+def _add_while_multiplying(graph: fx.Graph, known: Known) -> None:
     """Write the sum of a matrix and a product that nobody else reads as one operation.
 
     Of two products the one with fewer terms a sum takes the other in: that of a branch.
@@ -299,7 +330,7 @@ def _add_while_multiplying(graph: fx.Graph) -> None:
         product = min(products, key=_terms)
         other = sides[1] if product is sides[0] else sides[0]
         with graph.inserting_before(node):
-            both = _call(graph, aten.addmm.default, other, *product.args)
+            both = _call(graph, known, aten.addmm.default, other, *product.args)
         node.replace_all_uses_with(both)
         graph.erase_node(node)
         graph.erase_node(product)
