@@ -165,22 +165,16 @@ def _updated(
     """Update one tensor; a large one in the order of operations that moves least through memory.
 
     ``d + momentum b'`` is ``(1 + momentum) b' - momentum b``. Written so, what does not wait for the gradient is two
-    sums of a vector and a scaled vector, each one pass on ONNX Runtime (see :mod:`.decompositions.sums`), and the
+    sums of a tensor and a scaled tensor, each one pass on ONNX Runtime (see :mod:`.decompositions.sums`), and the
     gradient is only added, which its matrix product does.
-
-    They are vectors, because ONNX Runtime multiplies a [1024, 288, 1, 1] tensor by a scalar 13 times slower than a flat
-    one. To flatten costs nothing, but to give a result its shape back is a copy: so each result's last operation has
-    its shape.
     """
     if param.numel() <= SMALL:
         return nesterov_step(param, gradient, velocity, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    shape, flat, old = param.shape, _flat(param), _flat(velocity)
     decays = isinstance(weight_decay, Tensor)
-    kept = torch.addcmul(weight_decay * flat, old, momentum) if decays else momentum * old
-    new_velocity = kept.reshape(shape) + gradient
-    ahead = torch.addcmul(flat, old, lr * momentum)
-    change = (lr * (1 + momentum)) * _flat(new_velocity)
-    return ahead.reshape(shape) - change.reshape(shape), new_velocity
+    kept = torch.addcmul(weight_decay * param, velocity, momentum) if decays else momentum * velocity
+    new_velocity = kept + gradient
+    ahead = torch.addcmul(param, velocity, lr * momentum)
+    return ahead - (lr * (1 + momentum)) * new_velocity, new_velocity
 
 
 def _flat(value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from nagedge.backends.onnx_lowering.builder import GraphBuilder
-from nagedge.backends.traced import argument_of, axes_of, dtype_of, fake_of, short_name
+from nagedge.backends.traced import argument_of, axes_of, dtype_of, fake_of, order_of, short_name
 
 __all__ = ["RULES"]
 
@@ -47,10 +47,26 @@ _REPEATING = {"expand", "view", "reshape", "_unsafe_view", "unsqueeze", "clone"}
 
 
 def _addmm(builder: GraphBuilder, node: fx.Node) -> str:
-    bias, left, right = (builder.tensor(a) for a in node.args[:3])
+    """Multiply and add; a transposed operand is read as it is.
+
+    ONNX Runtime (1.31) would see to that itself, but not where several operators read the result.
+    """
+    bias, left, right = node.args[:3]
+    (left, turns_left), (right, turns_right) = _turned(left), _turned(right)
+    names = [builder.tensor(operand) for operand in (left, right, bias)]
     alpha = float(node.kwargs.get("alpha", 1.0))  # type: ignore[arg-type]
     beta = float(node.kwargs.get("beta", 1.0))  # type: ignore[arg-type]
-    return builder.add("Gemm", [left, right, bias], alpha=alpha, beta=beta)
+    return builder.add(
+        "Gemm", names, alpha=alpha, beta=beta, transA=turns_left or None, transB=turns_right or None
+    )
+
+
+def _turned(matrix: Any) -> tuple[Any, int]:
+    """Return the matrix that another is the transpose of and 1, or the matrix itself and 0."""
+    is_transpose = matrix.op == "call_function" and short_name(matrix) in ("t", "transpose", "permute")
+    if is_transpose and order_of(matrix) == [1, 0]:
+        return matrix.args[0], 1
+    return matrix, 0
 
 
 def _baddbmm(builder: GraphBuilder, node: fx.Node) -> str:

@@ -140,6 +140,13 @@ CASES: list[Lowering] = [
         normal(3),
         constants=(weight(3, 4), weight(4, 1)),
     ),
+    case(
+        "addmm",
+        "turned weight",
+        lambda x, w, b: aten.addmm.default(b, x, aten.permute.default(w, [1, 0])),
+        normal(3),
+        constants=(weight(4, 3), weight(4)),
+    ),
     case("baddbmm", "", aten.baddbmm.default, normal(2, 4), normal(2, 3), normal(3, 4)),
     case(
         "baddbmm",
@@ -389,6 +396,14 @@ def test_an_operator_without_a_rule_is_named() -> None:
         UnsupportedOperatorError, match=r"^no ONNX lowering for aten\.cummax, aten\.lgamma\.$"
     ):
         lowered(case("cummax", "", lambda x: aten.lgamma.default(aten.cummax.default(x, 1)[0]), normal(3)))
+
+
+def test_a_sum_with_a_product_reads_turned_matrices_as_they_are() -> None:
+    def function(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return aten.addmm.default(b, x, aten.t.default(w))
+
+    _, model = lowered(case("addmm", "", function, normal(3), constants=(weight(4, 3), weight(4))))
+    assert [node.op_type for node in model.graph.node] == ["Gemm"]
 
 
 def test_a_size_without_a_lowering_says_what_to_do() -> None:
