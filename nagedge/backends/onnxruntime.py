@@ -24,6 +24,7 @@ from nagedge.graphs.milestones import marked
 from nagedge.graphs.rematerialisation import rematerialise
 from nagedge.graphs.rows import in_rows
 from nagedge.graphs.train_step import StepGraph
+from nagedge.graphs.views import reshaped_late
 from nagedge.specs import TensorSpec
 from nagedge.targets import Target
 
@@ -66,7 +67,7 @@ def lower(
     infer = inference.whole if target.precision == "fp32" else inference.module
     graphs: dict[str, fx.GraphModule] = {"infer": infer}
     if step is not None:
-        graphs["train_step"] = marked(in_rows(step))
+        graphs["train_step"] = marked(in_rows(reshaped_late(step)))
         rematerialise(graphs["train_step"], step.rows, step.limits)
     for module in graphs.values():
         check_operators(module, target, module_of)

@@ -26,6 +26,7 @@ from nagedge.graphs.gradients import GradientGraph, gradient_graph
 from nagedge.graphs.inference import InferenceGraph
 from nagedge.graphs.rows import in_rows
 from nagedge.graphs.train_step import StepGraph
+from nagedge.graphs.views import reshaped_late
 from nagedge.ort_checkpoint import OrtCheckpoint, write_checkpoint
 from nagedge.targets import Target
 
@@ -74,7 +75,7 @@ def lower(
     artifacts: dict[str, tuple[str, bytes]] = {}
     if step is not None:
         _check_rules(step, target)
-        gradients = gradient_graph(in_rows(step))
+        gradients = gradient_graph(in_rows(reshaped_late(step)))
         check_operators(gradients.module, target, module_of)
         _check_state(gradients, target)
         models |= {

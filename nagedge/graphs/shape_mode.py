@@ -71,8 +71,8 @@ class ShapeMode(FakeTensorMode):  # type: ignore[no-untyped-call]  # torch leave
         if not isinstance(func, OpOverload) or not _goes_by_shapes(func):
             return super().dispatch(func, types, args, kwargs)
         try:
-            given = self._key(args)
-            key = (func, given, tuple((name, self._key(value)) for name, value in kwargs.items()))
+            options = tuple((name, self._key(value)) for name, value in kwargs.items())
+            key = (func, self._key(args), options)
         except _UnknownError:
             return super().dispatch(func, types, args, kwargs)
         if key not in self._results:
@@ -118,7 +118,7 @@ class ShapeMode(FakeTensorMode):  # type: ignore[no-untyped-call]  # torch leave
         """
         if isinstance(value, Tensor):
             known = isinstance(value, FakeTensor) and value.fake_mode is self and value.constant is None
-            if not known or value.layout is not torch.strided or value.requires_grad:
+            if not known or value.layout is not torch.strided or value.requires_grad or value.is_complex():
                 raise _UnknownError
             sizes = (*value.shape, *value.stride(), value.storage_offset())
             return (FakeTensor, value.dtype, value.device, *map(_size, sizes))

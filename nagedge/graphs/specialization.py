@@ -129,7 +129,7 @@ def _expand(
         module: changed in place.
         node: of the module.
         table: decompositions.
-        known: expansions so far: a net repeats its layers, and tracing one takes a tenth of a second.
+        known: expansions so far: a net repeats its layers, and tracing one takes hundredths of a second.
         is_constant: whether the node has weights that are constants.
 
     Returns:
