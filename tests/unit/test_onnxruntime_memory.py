@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from nagedge.runtimes import onnxruntime_memory
 from nagedge.runtimes.arena import Arena
+from nagedge.runtimes.onnxruntime_graph import _own_shape
 
 ROWS = 256
 ROW = 4096
@@ -126,4 +127,4 @@ def test_the_shapes_of_nodes_that_the_optimiser_made(
     expected: tuple[int, ...],
 ) -> None:
     node = helper.make_node(op, ["x", "w"], outputs, **attributes)
-    assert onnxruntime_memory._own_shape(node, {"x": given}, {"w": (32, 16, 3, 3)}) == expected
+    assert _own_shape(node, {"x": given}, {"w": (32, 16, 3, 3)}) == expected
