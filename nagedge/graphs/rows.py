@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
+from nagedge.graphs.graph_modules import graph_module
+from nagedge.graphs.specialization import constant_nodes
 from nagedge.graphs.train_step import StepGraph
 
 __all__ = ["in_rows"]
@@ -46,22 +48,11 @@ def in_rows(step: StepGraph) -> StepGraph:
     Args:
         step: specialised for ONNX Runtime; unchanged.
     """
-    frozen = _constants(step.traced, len(step.inputs))
+    frozen = constant_nodes(step.traced, len(step.inputs))
     chosen = _chosen(step.traced, frozen)
     if not chosen:
         return step
     return replace(step, traced=_Rewriting(step.traced, chosen).rewritten())
-
-
-def _constants(module: fx.GraphModule, inputs: int) -> set[fx.Node]:
-    """Return the nodes that depend on constants alone; the first ``inputs`` placeholders are none."""
-    found: set[fx.Node] = set()
-    for index, node in enumerate(module.graph.nodes):
-        used = node.all_input_nodes
-        given = node.op == "get_attr" or (node.op == "placeholder" and index >= inputs)
-        if given or (node.op == "call_function" and used and found >= set(used)):
-            found.add(node)
-    return found
 
 
 # --- what could be in rows, and what is --------------------------------------------------------------------------
@@ -237,7 +228,7 @@ class _Rewriting:
         self._graph.eliminate_dead_code()
         _add_while_multiplying(self._graph, self._known)
         self._graph.eliminate_dead_code()
-        return fx.GraphModule(self._module, self._graph)
+        return graph_module(self._module, self._graph)
 
     def _image(self, node: fx.Node) -> fx.Node:
         """Return what stands for ``node`` as it was."""

@@ -30,7 +30,7 @@ from nagedge.graphs.graph_modules import graph_module
 from nagedge.graphs.pooled_masks import mask_before_spreading
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
-__all__ = ["expanded", "specialize"]
+__all__ = ["constant_nodes", "expanded", "specialize"]
 
 Rule = Callable[..., Any]
 
@@ -56,7 +56,7 @@ def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
     inner = {operator: rule for operator, rule in table.items() if operator not in _WEIGHTS}
     module = select_outputs(step.traced, range(len(step.all_outputs)))
     mask_before_spreading(module)
-    constants = _constants(module, len(step.inputs))
+    constants = constant_nodes(module, len(step.inputs))
     known: dict[Hashable, fx.GraphModule] = {}
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.target in step.deferred and node.target in table:
@@ -90,7 +90,7 @@ def expanded(module: fx.GraphModule, rules: Mapping[Any, Rule]) -> fx.GraphModul
     return module
 
 
-def _constants(module: fx.GraphModule, inputs: int) -> set[fx.Node]:
+def constant_nodes(module: fx.GraphModule, inputs: int) -> set[fx.Node]:
     """Return the nodes that depend on constants alone; the first ``inputs`` placeholders are none."""
     found: set[fx.Node] = set()
     for index, node in enumerate(module.graph.nodes):
