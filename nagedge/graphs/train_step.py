@@ -34,13 +34,6 @@ from nagedge.training.nesterov import is_decayed
 
 __all__ = ["StepGraph", "select_outputs", "trace_train_step"]
 
-aten = torch.ops.aten
-
-_IN_PLACE_GRADIENTS = frozenset({
-    aten.clamp.default, aten.linalg_vector_norm.default, aten.mish.default, aten.silu.default,
-})  # fmt: skip
-"""Operators whose gradients torch computes in place: a step with one is traced once if that is known before."""
-
 
 @dataclass(frozen=True)
 class StepGraph:
@@ -188,9 +181,8 @@ def trace_train_step(
     table = decomposition_table(overrides or ())
     for operator in deferred:
         table.pop(operator, None)
-    functional = not any(node.target in _IN_PLACE_GRADIENTS for node in forward.module.graph.nodes)
     module, symbolic = trace(
-        step, arguments, dynamic, batch=forward.batch, decompositions=table, functional=functional
+        step, arguments, dynamic, batch=forward.batch, decompositions=table, functional=True
     )
     if forward.batch is None and not symbolic:
         raise FixedBatchError("the training step fixes its batch size")
