@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._ops import OpOverload
 from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -32,6 +31,7 @@ from nagedge.graphs.decompositions import FORWARD, whole_interpolations
 from nagedge.graphs.decompositions.in_place import in_place_activations
 from nagedge.graphs.decompositions.recurrent_modules import by_layer, whole_recurrent, with_aten_names
 from nagedge.graphs.example import call_arguments, input_specs, run_example
+from nagedge.graphs.functional import made_functional
 from nagedge.graphs.graph_modules import graph_module, lazily
 from nagedge.graphs.products import merge_products
 from nagedge.graphs.shape_mode import ShapeMode, Sizes
@@ -106,7 +106,7 @@ def trace(
         batch: ``None`` for a symbolic batch, else the size to fix.
         decompositions: as for :func:`torch.fx.experimental.proxy_tensor.make_fx`.
         whole_layers: leave recurrent layers whole, as torch's operators.
-        functional: ``function`` has no in-place operators. One that torch brings in all the same is removed.
+        functional: ``function`` has no in-place operators; those that torch's derivatives bring in are removed.
 
     The module's ``meta["doubtful_sizes"]`` are batch sizes at which ``function`` might branch in another way.
     """
@@ -140,7 +140,7 @@ def trace(
             tracing_mode="real",
             _allow_non_fake_inputs=True,
         )(*fakes)
-    if functional and any(_is_in_place(node) for node in module.graph.nodes):
+    if functional and not made_functional(module.graph, decompositions or {}):
         return trace(
             function,
             arguments,
@@ -229,10 +229,6 @@ def trace_forward(
         constants,
         attempt,
     )
-
-
-def _is_in_place(node: fx.Node) -> bool:
-    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 @contextmanager

@@ -339,10 +339,13 @@ def test_whole_number_and_flag_inputs() -> None:
     assert [spec.dtype for spec in forward.inputs] == ["int64", "bool"]
 
 
-def test_an_in_place_operator_is_removed_even_where_none_was_expected() -> None:
-    module, is_free = trace(
-        lambda x: [(x * 2).add_(1)], [torch.ones(2, 3)], [True], batch=None, functional=True
-    )
+@pytest.mark.parametrize(
+    "function", [lambda x: [(x * 2).add_(1)], lambda x: [(x * 2).view(-1).add_(1).view(-1, 3)]]
+)
+def test_an_in_place_operator_is_removed_even_where_none_was_expected(
+    function: Callable[[Tensor], list[Tensor]],
+) -> None:
+    module, is_free = trace(function, [torch.ones(2, 3)], [True], batch=None, functional=True)
     assert is_free
     assert not any(
         getattr(n.target, "_schema", None) and n.target._schema.is_mutable for n in module.graph.nodes
