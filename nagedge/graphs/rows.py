@@ -26,16 +26,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 from nagedge.graphs.graph_modules import graph_module
 from nagedge.graphs.specialization import constant_nodes
 from nagedge.graphs.train_step import StepGraph
+from nagedge.graphs.views import ELEMENTWISE, RESHAPES
 
 __all__ = ["in_rows"]
 
 aten = torch.ops.aten
 
-_ELEMENTWISE = frozenset({
-    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.relu.default, aten.clamp.default, aten.neg.default,
-    aten.abs.default, aten.sigmoid.default, aten.tanh.default, aten.maximum.default, aten.minimum.default,
-})  # fmt: skip
-_RESHAPES = frozenset({aten.reshape.default, aten.view.default, aten._unsafe_view.default})
 _ROUNDS = 8
 """Votes at most; a graph settles after two or three."""
 
@@ -119,7 +115,7 @@ def _images(node: fx.Node) -> list[fx.Node]:
 
 def _is_elementwise(node: fx.Node) -> bool:
     """Whether a node computes each cell of an image from the same cell of images of its shape, and from numbers."""
-    if node.target not in _ELEMENTWISE or node.kwargs or not _is_image(node):
+    if node.target not in ELEMENTWISE or node.kwargs or not _is_image(node):
         return False
     shape = [str(size) for size in node.meta["val"].shape]
     values = [used.meta.get("val") for used in node.all_input_nodes]
@@ -174,12 +170,12 @@ def _source_of_image(node: fx.Node) -> fx.Node | None:
 
 def _flattens(node: fx.Node, moved: fx.Node) -> bool:
     """Whether a node is the rows of an image with its channels last."""
-    return node.target in _RESHAPES and _is_flat(node, moved.meta["val"].shape[-1])
+    return node.target in RESHAPES and _is_flat(node, moved.meta["val"].shape[-1])
 
 
 def _unflattens(node: fx.Node) -> bool:
     """Whether a node is made of rows: an image with its channels last."""
-    return node.target in _RESHAPES and _is_flat(node.args[0], node.meta["val"].shape[-1])
+    return node.target in RESHAPES and _is_flat(node.args[0], node.meta["val"].shape[-1])
 
 
 def _is_flat(node: Any, channels: int) -> bool:
@@ -189,7 +185,7 @@ def _is_flat(node: Any, channels: int) -> bool:
 
 def _source_of_rows(node: fx.Node) -> fx.Node | None:
     """Return the image whose rows a node is."""
-    moved: Any = node.args[0] if node.target in _RESHAPES else None
+    moved: Any = node.args[0] if node.target in RESHAPES else None
     if moved is None or not _moves_to_rows(moved):
         return None
     return moved.args[0] if _flattens(node, moved) else None

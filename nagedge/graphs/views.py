@@ -15,15 +15,18 @@ from torch import Tensor, fx
 
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
-__all__ = ["reshaped_late"]
+__all__ = ["ELEMENTWISE", "RESHAPES", "reshaped_late"]
 
 aten = torch.ops.aten
 
-_ELEMENTWISE = frozenset({
-    aten.abs.default, aten.add.Tensor, aten.clamp.default, aten.div.Tensor, aten.exp.default, aten.mul.Tensor,
-    aten.neg.default, aten.relu.default, aten.sigmoid.default, aten.sub.Tensor, aten.tanh.default,
+ELEMENTWISE = frozenset({
+    aten.abs.default, aten.add.Tensor, aten.clamp.default, aten.div.Tensor, aten.exp.default, aten.maximum.default,
+    aten.minimum.default, aten.mul.Tensor, aten.neg.default, aten.relu.default, aten.sigmoid.default,
+    aten.sub.Tensor, aten.tanh.default,
 })  # fmt: skip
-_RESHAPES = frozenset({aten.reshape.default, aten.view.default, aten._unsafe_view.default})
+"""Operators that compute each cell from the same cell of their tensors."""
+
+RESHAPES = frozenset({aten.reshape.default, aten.view.default, aten._unsafe_view.default})
 
 
 def reshaped_late(step: StepGraph) -> StepGraph:
@@ -34,9 +37,9 @@ def reshaped_late(step: StepGraph) -> StepGraph:
     """
     traced = select_outputs(step.traced, range(len(step.all_outputs)))
     for node in list(traced.graph.nodes):
-        if node.target in _RESHAPES:
+        if node.target in RESHAPES:
             _join(node)
-        elif node.target in _ELEMENTWISE and not node.kwargs:
+        elif node.target in ELEMENTWISE and not node.kwargs:
             _move_behind(node)
     traced.graph.eliminate_dead_code()
     return replace(step, module=select_outputs(traced, range(len(step.outputs))), traced=traced)
@@ -77,7 +80,7 @@ def _move_behind(node: fx.Node) -> None:
 
 def _is_passed(node: fx.Node) -> bool:
     """Whether a node is a reshape that may be left out; not if the graph returns it: an update waits for gradients."""
-    return node.target in _RESHAPES and all(user.op != "output" for user in node.users)
+    return node.target in RESHAPES and all(user.op != "output" for user in node.users)
 
 
 def _sizes(node: fx.Node) -> list[str]:

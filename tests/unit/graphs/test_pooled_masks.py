@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from step_harness import drawn_inputs
 from torch import Tensor, fx, nn
 
 from nagedge.graphs.decompositions import ONNX
@@ -57,14 +58,9 @@ def test_what_a_pool_spreads_is_masked_before(pool: nn.Module) -> None:
     module = masked(step)
     assert sizes_of_masks(step.traced) == [8]
     assert sizes_of_masks(module) == [4]
-    g = torch.Generator().manual_seed(1)
     values = [
-        torch.randn([5 if size == "batch" else size for size in spec.shape], generator=g)
-        .mul(2)
-        .round()  # many ties
-        if spec.dtype == "float32"
-        else torch.randint(0, 3, [5], generator=g)
-        for spec in step.inputs
+        value.mul(2).round() if value.is_floating_point() else value  # many ties
+        for value in drawn_inputs(step, 5, torch.Generator().manual_seed(1))
     ]
     for got, expected in zip(module(*values), step.traced(*values), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)

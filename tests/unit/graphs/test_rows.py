@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from step_harness import drawn_inputs
 from torch import Tensor, fx, nn
 
 from nagedge.graphs.decompositions import ONNX
@@ -123,14 +124,7 @@ def moves(module: fx.GraphModule) -> int:
 
 
 def values_for(step: StepGraph, batch: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(batch)
-    values = [
-        torch.randn([batch if size == "batch" else size for size in spec.shape], generator=generator)
-        if spec.dtype == "float32"
-        else torch.randint(0, 3, [batch], generator=generator)
-        for spec in step.inputs
-    ]
-    return [*values, *step.constants.values()]
+    return drawn_inputs(step, batch, torch.Generator().manual_seed(batch))
 
 
 @pytest.mark.parametrize("name", NETS)

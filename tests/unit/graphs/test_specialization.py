@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from step_harness import drawn_inputs
 from torch import Tensor, nn
 
 from nagedge.graphs.decompositions import ONNX, PORTABLE
@@ -54,12 +55,7 @@ def operators(step: StepGraph) -> list[str]:
 def assert_same(one: StepGraph, other: StepGraph) -> None:
     g = torch.Generator().manual_seed(1)
     for batch in (3, 1):
-        values = [
-            torch.randn([batch if s == "batch" else s for s in spec.shape], generator=g)
-            if spec.dtype == "float32"
-            else torch.randint(0, 3, [batch], generator=g)
-            for spec in one.inputs
-        ]
+        values = drawn_inputs(one, batch, g)
         for got, expected in zip(one.module(*values), other.module(*values), strict=True):
             torch.testing.assert_close(got, expected, rtol=0, atol=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from step_harness import drawn_inputs
 from torch import Tensor, nn
 
 from nagedge.graphs.decompositions import ONNX
@@ -61,12 +62,6 @@ def test_values_stay_at_every_batch_size() -> None:
     assert len(late.traced.graph.nodes) < len(step.traced.graph.nodes)
     g = torch.Generator().manual_seed(1)
     for batch in (1, 5):
-        values = [
-            torch.randn([batch if size == "batch" else size for size in spec.shape], generator=g)
-            if spec.dtype == "float32"
-            else torch.randint(0, 3, [batch], generator=g)
-            for spec in step.inputs
-        ]
-        values += list(step.constants.values())
+        values = drawn_inputs(step, batch, g)
         for got, expected in zip(late.traced(*values), step.traced(*values), strict=True):
             torch.testing.assert_close(got, expected, rtol=0, atol=0)
