@@ -9,6 +9,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
+from nagedge.backends.size_arithmetic import FIX_BATCH
+from nagedge.errors import UnsupportedOperatorError
 from nagedge.graphs.cleanup import is_getitem, operator_name
 from nagedge.graphs.rematerialisation import after
 
@@ -155,11 +157,24 @@ def order_of(node: fx.Node) -> list[int]:
 
 
 def pads_of(node: fx.Node) -> list[tuple[int, int]]:
-    """Return what a ``constant_pad_nd`` adds before and behind every axis; less than 0 where it crops."""
-    given: list[int] = [int(p) for p in node.args[1]]  # type: ignore[union-attr,arg-type]
+    """Return what a ``constant_pad_nd`` adds before and behind every axis; less than 0 where it crops.
+
+    Raises:
+        UnsupportedOperatorError: how much depends on the batch, as in the gradient of ``y[: x.shape[0]]``.
+    """
+    given = [_fixed(size) for size in node.args[1]]  # type: ignore[union-attr]
     rank = rank_of(node.args[0])
     padded = list(zip(given[::2], given[1::2], strict=True))  # the last axis first
     return [(0, 0)] * (rank - len(padded)) + padded[::-1]
+
+
+def _fixed(size: Any) -> int:
+    value = size.meta["val"] if isinstance(size, fx.Node) else size
+    if isinstance(value, torch.SymInt) and not value.node.expr.is_number:
+        raise UnsupportedOperatorError(
+            f"a tensor is padded by the size {value.node.expr}, which depends on the batch: {FIX_BATCH}."
+        )
+    return int(value)
 
 
 # --- filled tensors, ranges -------------------------------------------------------------------

@@ -350,3 +350,13 @@ def test_a_view_that_keeps_the_batch_needs_no_arithmetic_at_run_time() -> None:
 def test_what_has_no_lowering_is_refused(item: Lowering, says: str) -> None:
     with pytest.raises(UnsupportedOperatorError, match=says):
         lowered(item)
+
+
+def test_pads_that_depend_on_the_batch_ask_for_a_fixed_one() -> None:
+    item = case(
+        "constant_pad_nd", "", lambda x: aten.constant_pad_nd.default(x, [0, 0, 0, x.shape[0]]), normal(2)
+    )
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"padded by the size s\d+, .*: fix the batch with --batch N"
+    ):
+        lowered(item)
