@@ -1,17 +1,23 @@
-"""MkDocs hooks: write the tables of the run file and of the manifest from the models that check them."""
+"""MkDocs hooks: write the tables of the run file and of the manifest from the models that check them.
+
+And leave out of code blocks what only the tests of the documentation read.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 RUN_FILE_MARK = "<!-- the tables of the run file -->"
 MANIFEST_MARK = "<!-- the tables of the manifest -->"
+_NOT_RUN = re.compile(r'^( *```\w+) norun="[^"]*"$', re.MULTILINE)
+"""The reason why a block is not run: an option that the extension does not know, so that it would see no block."""
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Replace the marks in a page by the tables."""
+    """Replace the marks in a page by the tables, and keep of code blocks the options that are shown."""
     if RUN_FILE_MARK in markdown:
         from nagedge.training.run import run_json_schema
 
@@ -20,7 +26,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
         from nagedge.manifest import manifest_json_schema
 
         markdown = markdown.replace(MANIFEST_MARK, tables("Manifest", manifest_json_schema()))
-    return markdown
+    return _NOT_RUN.sub(r"\1", markdown)
 
 
 def on_post_build(config: Any, **_: object) -> None:
