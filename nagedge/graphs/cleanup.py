@@ -8,9 +8,9 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-__all__ = ["clean", "operator_name"]
+__all__ = ["clean", "is_getitem", "operator_name", "sizes_of"]
 
 aten = torch.ops.aten
 
@@ -25,6 +25,12 @@ def operator_name(node: fx.Node) -> str:
     if isinstance(node.target, torch._ops.OpOverload):
         return str(node.target.overloadpacket)
     return getattr(node.target, "__name__", str(node.target))
+
+
+def sizes_of(node: fx.Node) -> list[str]:
+    """Return the sizes of a node's tensor, comparable where they depend on the batch; none where they are unknown."""
+    value = node.meta.get("val")
+    return [str(size) for size in value.shape] if isinstance(value, Tensor) else []
 
 
 def clean(module: fx.GraphModule, *, differentiated: bool = False) -> None:

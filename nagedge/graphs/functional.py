@@ -14,6 +14,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
+from nagedge.graphs.cleanup import sizes_of
+
 __all__ = ["made_functional"]
 
 aten = torch.ops.aten
@@ -62,8 +64,7 @@ def _replacement(node: fx.Node, decomposed: Collection[Any]) -> OpOverload | fx.
 
 
 def _kind(node: fx.Node) -> tuple[torch.dtype, list[str]]:
-    value = node.meta["val"]
-    return value.dtype, [str(size) for size in value.shape]
+    return node.meta["val"].dtype, sizes_of(node)
 
 
 def _is_its_own(node: Any) -> bool:

@@ -6,11 +6,10 @@ batched product with the weight repeated for every matrix of the batch. Its grad
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, fx
 
+from nagedge.graphs.cleanup import sizes_of
 from nagedge.graphs.decompositions.tensors import is_static, reshape
 from nagedge.graphs.graph_modules import graph_module
 
@@ -55,19 +54,13 @@ def merge_products(module: fx.GraphModule) -> fx.GraphModule:
 
 def _repeated(node: fx.Node) -> fx.Node | None:
     """Return the matrix ``[k, n]`` that ``[batch, k, n]`` repeats, if it is one."""
-    shape = _shape(node)
+    shape = sizes_of(node)
     source = node
-    while source.target in _REPEATING and shape and len(_shape(source)) > 2:
+    while source.target in _REPEATING and shape and len(sizes_of(source)) > 2:
         (source, *_) = source.all_input_nodes
-        if _shape(source)[-2:] != shape[-2:]:
+        if sizes_of(source)[-2:] != shape[-2:]:
             return None
-    return source if len(_shape(source)) == 2 else None
-
-
-def _shape(node: fx.Node) -> list[str]:
-    """Return a node's sizes, comparable where they depend on the batch; nothing where they are unknown."""
-    value: Any = node.meta.get("val")
-    return [str(size) for size in value.shape] if isinstance(value, Tensor) else []
+    return source if len(sizes_of(source)) == 2 else None
 
 
 def _product(x: Tensor, matrix: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
 
+from nagedge.graphs.cleanup import sizes_of
 from nagedge.graphs.graph_modules import graph_module
 from nagedge.graphs.specialization import constant_nodes
 from nagedge.graphs.train_step import StepGraph
@@ -117,11 +118,9 @@ def _is_elementwise(node: fx.Node) -> bool:
     """Whether a node computes each cell of an image from the same cell of images of its shape, and from numbers."""
     if node.target not in ELEMENTWISE or node.kwargs or not _is_image(node):
         return False
-    shape = [str(size) for size in node.meta["val"].shape]
-    values = [used.meta.get("val") for used in node.all_input_nodes]
     return all(
-        isinstance(value, Tensor) and (value.dim() == 0 or [str(size) for size in value.shape] == shape)
-        for value in values
+        isinstance(used.meta.get("val"), Tensor) and sizes_of(used) in ([], sizes_of(node))
+        for used in node.all_input_nodes
     )
 
 
@@ -308,8 +307,7 @@ def _add_while_multiplying(graph: fx.Graph, known: Known) -> None:
         if node.target is not aten.add.Tensor or node.kwargs or node.meta["val"].dim() != 2:
             continue
         sides: list[Any] = [side for side in node.args if isinstance(side, fx.Node)]
-        shape = [str(size) for size in node.meta["val"].shape]
-        if len(sides) != 2 or any([str(n) for n in side.meta["val"].shape] != shape for side in sides):
+        if len(sides) != 2 or any(sizes_of(side) != sizes_of(node) for side in sides):
             continue
         products = [side for side in sides if side.target is aten.mm.default and len(side.users) == 1]
         if not products or sides[0] is sides[1]:

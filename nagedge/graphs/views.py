@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
+from nagedge.graphs.cleanup import sizes_of
 from nagedge.graphs.train_step import StepGraph, select_outputs
 
 __all__ = ["ELEMENTWISE", "RESHAPES", "reshaped_late"]
@@ -50,7 +51,7 @@ def _join(node: fx.Node) -> None:
     source: Any = node.args[0]
     while _is_passed(source):
         source = source.args[0]
-    if _sizes(source) == _sizes(node):
+    if sizes_of(source) == sizes_of(node):
         node.replace_all_uses_with(source)
     else:
         node.update_arg(0, source)
@@ -59,10 +60,10 @@ def _join(node: fx.Node) -> None:
 def _move_behind(node: fx.Node) -> None:
     """Compute on what is reshaped, and reshape the result, where all of a node's tensors are reshaped alike."""
     given = node.all_input_nodes
-    if not given or any(not _is_passed(used) or _sizes(used) != _sizes(node) for used in given):
+    if not given or any(not _is_passed(used) or sizes_of(used) != sizes_of(node) for used in given):
         return
     sources: dict[fx.Node, Any] = {used: used.args[0] for used in given}
-    shapes = {tuple(_sizes(source)) for source in sources.values()}
+    shapes = {tuple(sizes_of(source)) for source in sources.values()}
     if len(shapes) > 1 or any(source.op == "placeholder" for source in sources.values()):
         return
     graph, reshape = node.graph, given[0]
@@ -81,9 +82,3 @@ def _move_behind(node: fx.Node) -> None:
 def _is_passed(node: fx.Node) -> bool:
     """Whether a node is a reshape that may be left out; not if the graph returns it: an update waits for gradients."""
     return node.target in RESHAPES and all(user.op != "output" for user in node.users)
-
-
-def _sizes(node: fx.Node) -> list[str]:
-    """Return a node's sizes, comparable where they depend on the batch."""
-    value = node.meta.get("val")
-    return [str(size) for size in value.shape] if isinstance(value, Tensor) else []
