@@ -5,6 +5,9 @@ After core/framework/bfc_arena.cc of ONNX Runtime 1.31, with its default setting
 join their free neighbours. When nothing fits, the arena grows by a region. Its size is twice that of the one before, or
 the power of two that the request needs, and then the next one is as large again. Memory that was never written takes
 none, so what counts are the pages that requests touched.
+
+From the second step on the tensors of a step lie in a block, which :class:`Block` lays out as
+core/framework/mem_pattern_planner.h does.
 """
 
 from __future__ import annotations
@@ -12,10 +15,15 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass, field
 
-__all__ = ["Arena"]
+__all__ = ["Arena", "Block", "first_region_bytes", "with_first_region"]
+
+LEAST_REGION_BYTES = 32 << 20
+"""Of the first region. glibc takes smaller ones from its heap, of which part may have been written already."""
 
 _UNIT = 256
-_FIRST_REGION = 1 << 20
+_HANDLE = 8
+"""Bytes that a region keeps for each of its units."""
+
 _UNCUT = 128 << 20
 _PAGE = 4096
 
@@ -31,12 +39,17 @@ class _Chunk:
 
 @dataclass
 class Arena:
-    """An arena of no memory: ``take`` and ``give`` as a runtime does."""
+    """An arena of no memory: ``take`` and ``give`` as a runtime does.
 
+    Args:
+        first_region_bytes: the size of its first region.
+    """
+
+    first_region_bytes: int = LEAST_REGION_BYTES
     _free: list[tuple[int, int, int]] = field(default_factory=list)
     _chunks: dict[int, _Chunk] = field(default_factory=dict)
     _pages: set[int] = field(default_factory=set)
-    _next_region: int = _FIRST_REGION
+    _next_region: int = 0
     _end: int = 0
 
     @property
@@ -84,13 +97,13 @@ class Arena:
         return self._chunks[start]
 
     def _grown(self, size: int) -> _Chunk:
-        region = self._next_region
+        turn = region = self._next_region or self.first_region_bytes
         while region < size:
             region *= 2
         chunk = _Chunk(self._end, region)
         self._chunks[chunk.start] = chunk
         self._end += region + (1 << 30)  # regions are apart
-        self._next_region = region if region > self._next_region else 2 * region
+        self._next_region = region if region > turn else 2 * region
         return chunk
 
     def _add(self, chunk: _Chunk) -> None:
@@ -102,6 +115,49 @@ class Arena:
         place = bisect.bisect_left(self._free, key)
         if place < len(self._free) and self._free[place] == key:
             del self._free[place]
+
+
+def first_region_bytes(step_bytes: int) -> int:
+    """Return the size of the first region of an arena for a step that needs so much; it fits, so does twice the batch.
+
+    The block of the later steps then lies where the tensors of the first one were. In several smaller regions it would
+    not fit there, and take as much again.
+    """
+    return max(LEAST_REGION_BYTES, 2 * step_bytes)
+
+
+def with_first_region(bytes_without: int) -> int:
+    """Return a step's bytes with what the arena writes down for each unit of its first region."""
+    return max(
+        bytes_without + LEAST_REGION_BYTES // _UNIT * _HANDLE,
+        bytes_without * _UNIT // (_UNIT - 2 * _HANDLE),
+    )
+
+
+class Block:
+    """Tensors side by side in one block: each new one in the tightest gap between those that live, or behind them."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._living: list[tuple[int, int, str]] = []  # in order: start, size, name
+
+    def take(self, name: str, size_bytes: int) -> None:
+        """Place a tensor."""
+        size = -(-size_bytes // _UNIT) * _UNIT
+        if not size:
+            return
+        gaps, end = [], 0
+        for start, length, _ in self._living:
+            if start - end >= size:
+                gaps.append((start - end, end))
+            end = start + length
+        at = min(gaps)[1] if gaps else end
+        bisect.insort(self._living, (at, size, name))
+        self.size_bytes = max(self.size_bytes, at + size)
+
+    def give(self, name: str) -> None:
+        """End a tensor's life."""
+        self._living = [tensor for tensor in self._living if tensor[2] != name]
 
 
 def _bin(size: int) -> int:

@@ -37,6 +37,7 @@ class SizedGraph:
         nodes: in order.
         sizes: bytes by tensor, those in the bodies of loops too.
         scratch: bytes that a kernel needs beside its results while it runs, by the name of its first result.
+        packed: bytes that kernels take from the arena when they are loaded, and keep.
         known: the shapes that ONNX Runtime knows, with the element type in front.
         outside: tensors that were there before, and stay.
         outputs: of the graph; they have memory of their own.
@@ -45,6 +46,7 @@ class SizedGraph:
     nodes: Sequence[onnx.NodeProto]
     sizes: Mapping[str, int]
     scratch: Mapping[str, Sequence[int]]
+    packed: Sequence[int]
     known: Mapping[str, tuple[int | str, ...]]
     outside: frozenset[str]
     outputs: frozenset[str]
@@ -86,7 +88,12 @@ def sized_graph(model: bytes, rows: int) -> SizedGraph:
     for name in outside:
         sizes[name] = math.prod(weights.get(name, shapes.get(name, ()))) * _BYTES.get(types.get(name, 1), 4)
     outputs = frozenset(info.name for info in graph.output)
-    return SizedGraph(list(graph.node), sizes, scratch, _known(model), outside, outputs)
+    packed = [
+        sizes[node.input[1]]
+        for node in graph.node
+        if node.op_type == "ConvTranspose" and node.input[1] in weights
+    ]
+    return SizedGraph(list(graph.node), sizes, scratch, packed, _known(model), outside, outputs)
 
 
 def _shapes(model: bytes, rows: int) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:

@@ -1,9 +1,9 @@
 """What a training step will hold on ONNX Runtime above its loaded session, planned from its file.
 
 Tensors are made and freed as ONNX Runtime's planner does (core/framework/allocation_planner.cc): views and results in
-place share a buffer, the others come from its arena (:mod:`nagedge.runtimes.arena`). Nothing is run. The second set of
-state, into which a step writes, is touched by the first step and counts; so do the pages of code that the first step
-reads, and the small objects of an execution.
+place share a buffer, the others come from its arena (:mod:`nagedge.runtimes.arena`): one by one in the first step, in
+a block from the second on. Nothing is run. The second set of state, into which a step writes, is touched by the first
+step and counts; so do the pages of code that the first step reads, and the small objects of an execution.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nagedge.runtimes.arena import Arena
+from nagedge.runtimes.arena import Arena, Block, with_first_region
 from nagedge.runtimes.onnxruntime_graph import SizedGraph, body_of, sized_graph
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ __all__ = ["planned_step_bytes"]
 
 _CODE_BYTES = 1_450_000
 """Pages of the runtime's library that a first step reads: 0.9 to 1.6 MiB on the benchmark's workloads (Linux, x86)."""
+
+_ENOUGH = 1 << 40
+"""The session's arena has a first region in which the step fits."""
+
+_STEPS = 2
+"""Steps after which no further memory is touched."""
 
 _NODE_BYTES = 120
 """Heap for a node of the graph while it is executed: names, counts, frames."""
@@ -45,23 +51,40 @@ def planned_step_bytes(model: bytes, rows: int) -> int:
     """
     plan = sized_graph(model, rows)
     state = sum(plan.sizes.get(name, 0) for name in plan.outputs)
-    arena = Arena()
-    _execute(plan, arena)
-    return arena.touched_bytes + state + _CODE_BYTES + _NODE_BYTES * len(plan.nodes)
+    arena, blocks = Arena(_ENOUGH), dict[str, Block]()
+    for size in plan.packed:
+        arena.take(size)
+    loaded = arena.touched_bytes
+    for _ in range(_STEPS):
+        _execute(plan, arena, blocks)
+    above = arena.touched_bytes - loaded + state + _CODE_BYTES + _NODE_BYTES * len(plan.nodes)
+    return above if loaded else with_first_region(above)  # loading has made the region already
 
 
-def _execute(plan: SizedGraph, arena: Arena, written: Callable[[str], None] = lambda name: None) -> None:
+def _execute(
+    plan: SizedGraph,
+    arena: Arena,
+    blocks: dict[str, Block],
+    *,
+    loop: str = "",
+    written: Callable[[str], None] = lambda name: None,
+) -> None:
     """Take and give back what a graph's nodes do, one after the other.
 
     Args:
         plan: the graph.
         arena: changed.
+        blocks: by the loop whose body they are for; the first execution adds the graph's, the others lie in it.
+        loop: whose body the graph is: its first result.
         written: is told the name of each output of the graph before it is written.
     """
     in_use = _readers(plan)
     buffers: dict[str, str] = {}
     left: dict[str, int] = {}
     addresses: dict[str, int] = {}
+    known, traced = blocks.get(loop), Block()
+    if known is not None and known.size_bytes:
+        addresses["its block"] = arena.take(known.size_bytes)
 
     def made(node: onnx.NodeProto, name: str) -> None:
         buffer = _shared(node, name, plan, buffers, left)
@@ -70,8 +93,9 @@ def _execute(plan: SizedGraph, arena: Arena, written: Callable[[str], None] = la
             left[buffer] = 0
             if name in plan.outputs:
                 written(name)
-            else:
+            elif known is None:
                 addresses[name] = arena.take(plan.sizes.get(name, 0))
+                traced.take(name, plan.sizes.get(name, 0))
         buffers[name] = buffer
         left[buffer] = left.get(buffer, 0) + in_use.get(name, 0)
 
@@ -83,7 +107,7 @@ def _execute(plan: SizedGraph, arena: Arena, written: Callable[[str], None] = la
             for name in results:
                 made(node, name)
         else:
-            _iterate(node, body, plan, arena, partial(made, node))
+            _iterate(node, body, plan, arena, blocks, partial(made, node))
         after = [arena.take(size) for size in scratch if node.op_type not in _SCRATCH_FIRST]
         for address in (*before, *after):
             arena.give(address)
@@ -94,18 +118,29 @@ def _execute(plan: SizedGraph, arena: Arena, written: Callable[[str], None] = la
             left[buffer] -= 1
             if left[buffer] <= 0 and buffer in addresses:  # what nobody reads stays to the end
                 arena.give(addresses.pop(buffer))
+                traced.give(buffer)
+    for address in addresses.values():
+        arena.give(address)
+    blocks.setdefault(loop, traced)
 
 
 def _iterate(
-    node: onnx.NodeProto, body: onnx.GraphProto, plan: SizedGraph, arena: Arena, made: Callable[[str], None]
+    node: onnx.NodeProto,
+    body: onnx.GraphProto,
+    plan: SizedGraph,
+    arena: Arena,
+    blocks: dict[str, Block],
+    made: Callable[[str], None],
 ) -> None:
-    """Run a loop's first iteration, which makes the results; the others find memory where it had some."""
+    """Run a loop's first iteration, which makes the results, and its second; the others are like that."""
     outer = dict(zip((info.name for info in body.output), node.output, strict=True))
     states = [info.name for info in body.output][: _states(node)]
     held = [arena.take(plan.sizes.get(name, 0)) for name in states]
     inside = frozenset({info.name for info in body.input} | {tensor.name for tensor in body.initializer})
     inner = replace(plan, nodes=list(body.node), outside=plan.outside | inside, outputs=frozenset(outer))
-    _execute(inner, arena, lambda name: made(outer[name]))
+    loop = node.output[0]
+    _execute(inner, arena, blocks, loop=loop, written=lambda name: made(outer[name]))
+    _execute(inner, arena, blocks, loop=loop)
     for address in held:
         arena.give(address)
 

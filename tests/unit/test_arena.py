@@ -1,8 +1,10 @@
-"""The model of ONNX Runtime's arena: what is reused, cut, joined and touched."""
+"""The models of ONNX Runtime's arena and block: what is reused, cut, joined and touched, and what lies where."""
 
 from __future__ import annotations
 
-from nagedge.runtimes.arena import Arena
+import pytest
+
+from nagedge.runtimes.arena import Arena, Block, first_region_bytes, with_first_region
 
 KIB = 1024
 
@@ -34,7 +36,7 @@ def test_a_chunk_less_than_twice_as_large_is_not_cut() -> None:
 
 
 def test_what_fits_nowhere_gets_a_region_of_its_own() -> None:
-    arena = Arena()
+    arena = Arena(first_region_bytes=1 << 20)
     small = arena.take(KIB)
     large = arena.take(3 << 20)
     assert abs(large - small) > 4 << 20
@@ -42,12 +44,38 @@ def test_what_fits_nowhere_gets_a_region_of_its_own() -> None:
 
 
 def test_regions_double_unless_one_had_to_be_larger_than_was_its_turn() -> None:
-    arena = Arena()
+    arena = Arena(first_region_bytes=1 << 20)
     arena.take(1200 * KIB)  # a region of 2 MiB, taken whole
     second = arena.take(200 * KIB)  # 2 MiB again
     assert arena.take(1900 * KIB) - second > 4 << 20, "another region"
-    arena = Arena()
+    arena = Arena(first_region_bytes=1 << 20)
     arena.take(1000 * KIB)  # a region of 1 MiB, taken whole
     arena.take(200 * KIB)  # 2 MiB
     third = arena.take(1900 * KIB)  # 4 MiB
     assert arena.take(2000 * KIB) - third < 4 << 20, "the same region"
+
+
+def test_a_block_takes_the_tightest_gap() -> None:
+    block = Block()
+    for name, size in (("a", 4), ("b", 1), ("c", 2), ("d", 1)):
+        block.take(name, size * KIB)
+    block.give("a")
+    block.give("c")
+    block.take("e", 2 * KIB)  # where c was
+    block.take("f", 3 * KIB)  # where a was
+    assert block.size_bytes == 8 * KIB
+    block.take("g", 2 * KIB)  # behind d
+    assert block.size_bytes == 10 * KIB
+
+
+def test_a_block_counts_in_units_and_leaves_out_empty_tensors() -> None:
+    block = Block()
+    block.take("none", 0)
+    block.take("one", 1)
+    assert block.size_bytes == 256
+
+
+@pytest.mark.parametrize("without", [1 << 20, 15 << 20, 40 << 20])
+def test_the_first_region_is_counted_with_what_it_is_made_for(without: int) -> None:
+    planned = with_first_region(without)
+    assert planned - without == pytest.approx(first_region_bytes(planned) / 32, abs=1)

@@ -1,9 +1,10 @@
-"""The plan of a step requests of the arena what ONNX Runtime 1.31 was seen to, but for copies of a loop's states."""
+"""The plan of two steps requests of the arena what ONNX Runtime 1.31 was seen to, but for copies of a loop's states."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -46,10 +47,10 @@ def model(
     nodes: list[onnx.NodeProto],
     inputs: Mapping[str, tuple[int | str, ...]],
     outputs: Mapping[str, tuple[int | str, ...]],
+    weights: Sequence[onnx.TensorProto] = (),
 ) -> bytes:
-    graph = helper.make_graph(
-        nodes, "step", [floats(k, *v) for k, v in inputs.items()], [floats(k, *v) for k, v in outputs.items()]
-    )
+    given, results = ([floats(name, *shape) for name, shape in one.items()] for one in (inputs, outputs))
+    graph = helper.make_graph(nodes, "step", given, results, weights)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     content: bytes = made.SerializeToString()
     return content
@@ -63,7 +64,9 @@ def test_a_choice_spreads_both_sides_first(requests: list[int]) -> None:
     ]
     content = model(nodes, {"x": ("batch", 4), "y": ("batch", 4)}, {"loss": ()})
     planned = onnxruntime_memory.planned_step_bytes(content, ROWS)
-    assert requests == [ROW // 4, ROW, ROW, ROW, -ROW, -ROW, -ROW // 4, -ROW]
+    first = [ROW // 4, ROW, ROW, ROW, -ROW, -ROW, -ROW // 4, -ROW]
+    block = ROW // 4 + ROW
+    assert requests == [*first, block, ROW, ROW, -ROW, -ROW, -block]
     assert planned > 3 * ROW
 
 
@@ -73,7 +76,7 @@ def test_what_nobody_reads_stays_to_the_end(requests: list[int]) -> None:
         helper.make_node("ReduceSum", ["left"], ["loss"], keepdims=0),
     ]
     onnxruntime_memory.planned_step_bytes(model(nodes, {"x": ("batch", 4)}, {"loss": ()}), ROWS)
-    assert requests == [ROW // 2, ROW // 2, -ROW // 2]
+    assert requests == [ROW // 2, ROW // 2, -ROW // 2, -ROW // 2, ROW, -ROW]
 
 
 def test_a_transposed_convolution_has_columns(requests: list[int]) -> None:
@@ -84,7 +87,19 @@ def test_a_transposed_convolution_has_columns(requests: list[int]) -> None:
     content = model(nodes, {"x": ("batch", 2, 8, 8), "w": (2, 3, 3, 3)}, {"loss": ()})
     onnxruntime_memory.planned_step_bytes(content, 2)
     columns, result = 3 * 9 * 64 * 4, 2 * 3 * 64 * 4
-    assert requests == [result, columns, -columns, -result]
+    assert requests == [result, columns, -columns, -result] * 2
+
+
+def test_a_packed_weight_stays_in_the_arena(requests: list[int]) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((2, 3, 3, 3), np.float32), "w")
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("ReduceSum", ["y"], ["loss"], keepdims=0),
+    ]
+    content = model(nodes, {"x": ("batch", 2, 8, 8)}, {"loss": ()}, [weight])
+    onnxruntime_memory.planned_step_bytes(content, 2)
+    assert requests[0] == 2 * 3 * 9 * 4
+    assert -requests[0] not in requests
 
 
 def test_a_loop_takes_its_results_when_it_writes_them(requests: list[int]) -> None:
@@ -105,7 +120,10 @@ def test_a_loop_takes_its_results_when_it_writes_them(requests: list[int]) -> No
     ]
     content = model(nodes, {"first": ("batch", 4), "tokens": (5, "batch", 4)}, {"loss": ()})
     onnxruntime_memory.planned_step_bytes(content, ROWS)
-    assert requests == [ROW, ROW, ROW, -ROW, ROW, 5 * ROW, -ROW, -ROW, -5 * ROW]
+    results = 5 * ROW
+    first = [ROW, ROW, ROW, -ROW, ROW, results, -ROW, 2 * ROW, -2 * ROW, -ROW, -results, -ROW]
+    block = results + ROW
+    assert requests == [*first, block, ROW, 2 * ROW, -2 * ROW, 2 * ROW, -2 * ROW, -ROW, -block]
 
 
 @pytest.mark.parametrize(
