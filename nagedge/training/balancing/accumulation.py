@@ -100,7 +100,7 @@ class AccumulationBalancer:
         present = (seen > 0).to(sums)
         self._learn(values.double().cpu(), present.cpu() > 0)
         self._steps += 1
-        return Balanced(values, present, present * counts.to(sums) / parts * context.weights())
+        return Balanced(values, present, present * counts.to(sums) / parts * context.weights)
 
     def state(self) -> BalancerState:
         """See :class:`~nagedge.training.balancing.balancer.Balancer`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ from nagedge.tasks import has_labels, loss_sums, task_loss
 from nagedge.training.balancing.state import BalancerState
 from nagedge.training.batches import Batch
 
-__all__ = ["Balanced", "Balancer", "Context", "all_losses", "present_tasks"]
+__all__ = ["Balanced", "Balancer", "Context", "all_losses", "present_flags", "present_tasks"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,15 @@ class Context:
     model: Callable[[Tensor], Mapping[str, Tensor]]
     params: Mapping[str, nn.Parameter]
 
+    @functools.cached_property
     def weights(self) -> Tensor:
-        """Return the tasks' own weights, ``[tasks]``."""
+        """The tasks' own weights, ``[tasks]``; nobody changes them."""
         return torch.tensor([task.weight for task in self.tasks], device=self.fabric.device)
+
+    @functools.cached_property
+    def ones(self) -> Tensor:
+        """``[tasks]``; nobody changes them."""
+        return torch.ones_like(self.weights)
 
     def divided(self) -> MultiTaskModel | None:
         """Return the model if its trunk and heads are known, else ``None``."""
@@ -93,6 +100,8 @@ def all_losses(context: Context, outputs: Mapping[str, Tensor], batch: Batch) ->
 def present_tasks(context: Context, batch: Batch) -> list[int]:
     """Return the indices of the tasks with a label in this batch, on any process."""
     flags = [has_labels(task, batch.targets[task.name], batch.sample_weight) for task in context.tasks]
+    if context.fabric.device.type == "cpu" and context.fabric.world_size == 1:
+        return [index for index, flag in enumerate(flags) if flag]
     if all(flag is True for flag in flags):
         return list(range(len(flags)))
     table = torch.stack([torch.as_tensor(flag, device=context.fabric.device).float() for flag in flags])
@@ -101,3 +110,12 @@ def present_tasks(context: Context, batch: Batch) -> list[int]:
         assert isinstance(reduced, Tensor)
         table = reduced
     return [index for index, flag in enumerate(table.tolist()) if flag > 0]
+
+
+def present_flags(context: Context, present: Sequence[int]) -> Tensor:
+    """Return ``[tasks]``, 1 for the tasks of these indices, else 0; it is not to be changed."""
+    if len(present) == len(context.tasks):
+        return context.ones
+    flags = torch.zeros_like(context.ones)
+    flags[list(present)] = 1.0
+    return flags

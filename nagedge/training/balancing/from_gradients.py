@@ -63,7 +63,7 @@ class GradientBalancer:
         del last_of_epoch
         context = self._context
         model = context.divided()
-        own_weights = context.weights()
+        own_weights = context.weights
         if self._features:
             assert model is not None
             features: Tensor = model.trunk(batch.x)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nagedge.tasks import weighted_loss
-from nagedge.training.balancing.balancer import Balanced, Context, all_losses, present_tasks
+from nagedge.training.balancing.balancer import Balanced, Context, all_losses, present_flags, present_tasks
 from nagedge.training.balancing.config import BalancingConfig
 from nagedge.training.balancing.library import make_scalarizer
 from nagedge.training.balancing.methods import METHODS
@@ -38,9 +38,8 @@ class SumBalancer:
         terms = [weighted_loss(task, loss) for task, loss in zip(context.tasks, losses, strict=True)]
         context.fabric.backward(functools.reduce(torch.add, terms))
         values = torch.stack([loss.detach() for loss in losses])
-        flags = torch.zeros_like(values)
-        flags[present_tasks(context, batch)] = 1.0
-        return Balanced(values, flags, context.weights() * flags)
+        flags = present_flags(context, present_tasks(context, batch))
+        return Balanced(values, flags, context.weights * flags)
 
     def state(self) -> BalancerState:
         """Return nothing: each step is a new one."""
@@ -74,16 +73,15 @@ class LossBalancer:
         """See :class:`~nagedge.training.balancing.balancer.Balancer`."""
         context = self._context
         raw = torch.stack(all_losses(context, context.model(batch.x), batch))
-        losses = raw * context.weights()
+        losses = raw * context.weights
         present = present_tasks(context, batch)
         seen = self._on_all_processes(losses.detach())
-        flags = torch.zeros_like(seen)
-        flags[present] = 1.0
+        flags = present_flags(context, present)
         if not bool(
             seen.isfinite().all()
         ):  # not to be learnt from; what becomes of the step is decided elsewhere
             context.fabric.backward(losses.sum())
-            return Balanced(raw.detach(), flags, flags * context.weights())
+            return Balanced(raw.detach(), flags, flags * context.weights)
         if present:
             self._last = torch.where(flags > 0, seen, self._last)
         factors = self._factors(seen, flags, present) if present else torch.zeros_like(seen)
@@ -91,7 +89,7 @@ class LossBalancer:
         if last_of_epoch:
             self._finish_epoch()
         follow_up = self._famo.follow_up(self, batch, flags) if self._famo and present else None
-        return Balanced(raw.detach(), flags, factors * context.weights(), follow_up)
+        return Balanced(raw.detach(), flags, factors * context.weights, follow_up)
 
     def state(self) -> BalancerState:
         """See :class:`~nagedge.training.balancing.balancer.Balancer`."""
@@ -104,7 +102,7 @@ class LossBalancer:
         """Return the weighted losses of a batch without leaving a trace in the model; the last known where missing."""
         context = self._context
         with torch.no_grad(), _statistics_kept(context.module):
-            values = torch.stack(all_losses(context, context.model(batch.x), batch)) * context.weights()
+            values = torch.stack(all_losses(context, context.model(batch.x), batch)) * context.weights
         return torch.where(flags > 0, self._on_all_processes(values), self._last)
 
     def _finish_epoch(self) -> None:
