@@ -14,7 +14,7 @@ from nagedge.runtimes.litert import load_interpreter
 
 __all__ = ["check", "kinds", "lowered", "sized_at_every_call", "tables"]
 
-TABLES = ("elementwise", "structure", "compute")
+TABLES = ("elementwise", "structure", "compute", "scatter")
 
 
 def tables() -> Iterator[Lowering]:
@@ -59,6 +59,7 @@ def sized_at_every_call(subgraph: Subgraph) -> list[str]:
     shaped = {
         "BROADCAST_TO": (1,), "RESHAPE": (1,), "TILE": (1,), "RANGE": (0, 1, 2), "STRIDED_SLICE": (1, 2, 3),
         "SLICE": (1, 2), "PAD": (1,), "PADV2": (1,), "TRANSPOSE": (1,), "SUM": (1,), "MEAN": (1,), "CUMSUM": (1,),
+        "SCATTER_ND": (2,),
     }  # fmt: skip
     found = []
     for operation in subgraph.operations:

@@ -14,7 +14,7 @@ from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.views import view
 from nagedge.errors import UnsupportedOperatorError
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "flat_places"]
 
 Rule = Callable[[GraphBuilder, fx.Node], Value]
 
@@ -105,28 +105,33 @@ def _gather(builder: GraphBuilder, node: fx.Node) -> Value:
     if not value.rank:
         return value
     axis = int(node.args[1]) % value.rank  # type: ignore[arg-type]
+    places = flat_places(builder, value.sizes, indices, axis)
+    total: Size = 1
+    for size in value.sizes:
+        total = total * size
+    source = builder.reshape(builder.dense(value), [total])
+    return builder.plain(builder.add("GATHER", [source, places], indices.sizes, builder.dtype(value), axis=0))
+
+
+def flat_places(builder: GraphBuilder, sizes: Sequence[Size], indices: Value, axis: int) -> int:
+    """Return for every index along ``axis`` its place in a flat tensor of ``sizes``: int32, of the indices' sizes."""
     flat: Value | None = None
-    for a, size in enumerate(value.sizes):
+    for a, size in enumerate(sizes):
         if a == axis:
             place = indices
         else:
             length = indices.sizes[a]
             bounds = [builder.scalar(0, INT), _number(builder, length), builder.scalar(1, INT)]
             line = builder.add("RANGE", [b.tensor for b in bounds], [length], INT)
-            row = [length if b == a else 1 for b in range(value.rank)]
-            place = Value(builder.reshape(line, row), tuple(range(value.rank)), tuple(row))
+            row = [length if b == a else 1 for b in range(len(sizes))]
+            place = Value(builder.reshape(line, row), tuple(range(len(sizes))), tuple(row))
         if flat is None:
             flat = place
         else:
             scaled = broadcast(builder, "MUL", [flat, _number(builder, size)], INT)
             flat = broadcast(builder, "ADD", [scaled, place], INT)
     assert flat is not None
-    total: Size = 1
-    for size in value.sizes:
-        total = total * size
-    source = builder.reshape(builder.dense(value), [total])
-    places = builder.dense(Value(flat.tensor, flat.order, indices.sizes))
-    return builder.plain(builder.add("GATHER", [source, places], indices.sizes, builder.dtype(value), axis=0))
+    return builder.dense(Value(flat.tensor, flat.order, indices.sizes))
 
 
 def _number(builder: GraphBuilder, size: Size) -> Value:

@@ -24,6 +24,7 @@ from nagedge.backends.tflite_lowering import (
     pooling,
     products,
     reductions,
+    scatter,
     structure,
 )
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, stored_dtype
@@ -38,7 +39,7 @@ __all__ = ["RULES", "RefusedOperatorError", "lower_to_subgraph", "unsupported_op
 
 RULES = {
     **elementwise.RULES, **activations.RULES, **structure.RULES, **gathers.RULES, **products.RULES, **convolution.RULES,
-    **pooling.RULES, **reductions.RULES, **normalization.RULES,
+    **pooling.RULES, **reductions.RULES, **normalization.RULES, **scatter.RULES,
 }  # fmt: skip
 """Operator, without overload -> ``rule(builder, node) -> value or values``."""
 

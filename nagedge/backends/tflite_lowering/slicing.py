@@ -11,7 +11,7 @@ from nagedge.backends.tflite_lowering.builder import BOOL, INT, GraphBuilder, Va
 from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.phases import without_steps
 
-__all__ = ["bound", "pad", "slice_axis"]
+__all__ = ["bound", "entry", "pad", "slice_axis"]
 
 _SLICED_AXES = 4  # that every runtime slices and pads
 
@@ -48,6 +48,29 @@ def slice_axis(
     made = _cut(builder, tensor, begins, around, steps)
     stored[place] = length
     return Value(builder.reshape(made, stored), value.order, tuple(sizes))
+
+
+def entry(builder: GraphBuilder, value: Value, axis: int, index: int) -> Value | None:
+    """Return the entry ``index`` of an axis, without the axis, as a slice of the tensor with two axes merged.
+
+    That needs no reshape of the entry. None where the axis is not the first that is stored, a slice of the next one has
+    been taken, or a size depends on the batch.
+    """
+    own = builder.stored(value)
+    if value.rank < 2 or value.order[0] != axis or own[0] != value.sizes[axis]:
+        return None
+    none = (value.tensor, (0,) * len(own), (1,) * len(own))
+    tensor, begins, steps = builder.cuts.get(value.tensor, none)
+    whole = builder.tensors[tensor].sizes
+    if len(whole) != len(own) or not all(isinstance(n, int) for n in (*whole, *own, *begins)):
+        return None
+    if whole[1] != own[1] or steps[:2] != (1, 1):
+        return None
+    merged = builder.reshape(tensor, [whole[0] * own[1], *whole[2:]])
+    first = (begins[0] + index) * own[1]
+    made = _cut(builder, merged, [first, *begins[2:]], [*own[1:]], [1, *steps[2:]])
+    order = tuple(a if a < axis else a - 1 for a in value.order[1:])
+    return Value(made, order, (*value.sizes[:axis], *value.sizes[axis + 1 :]))
 
 
 def _cut(

@@ -10,7 +10,7 @@ from torch import fx
 
 from nagedge.backends.tflite_lowering.builder import GraphBuilder, Value, dtype_of
 from nagedge.backends.tflite_lowering.model import Size
-from nagedge.backends.tflite_lowering.slicing import bound, pad, slice_axis
+from nagedge.backends.tflite_lowering.slicing import bound, entry, pad, slice_axis
 from nagedge.backends.tflite_lowering.views import view
 from nagedge.backends.traced import argument_of, axis_of, fake_of, order_of, pads_of
 from nagedge.errors import UnsupportedOperatorError
@@ -18,6 +18,9 @@ from nagedge.errors import UnsupportedOperatorError
 __all__ = ["RULES", "concatenate"]
 
 Rule = Callable[[GraphBuilder, fx.Node], Any]
+
+SEVERAL = 4
+"""Places along an axis from which on it is merged with the next one, so that no entry has to be reshaped."""
 
 
 def _view(builder: GraphBuilder, node: fx.Node) -> Value:
@@ -63,7 +66,18 @@ def _select(builder: GraphBuilder, node: fx.Node) -> Value:
     size, index = value.sizes[axis], builder.size(node.args[2])
     if isinstance(index, int) and index < 0:
         index = size + index
+    if isinstance(index, int) and len(_places(node)) >= SEVERAL:
+        found = entry(builder, value, axis, index)
+        if found is not None:
+            return found
     return _without(builder, slice_axis(builder, value, axis, index, index + 1), axis)
+
+
+def _places(node: fx.Node) -> set[Any]:
+    """Return the places along an axis at which the source of a ``select`` is read by itself and its like."""
+    source, axis = node.args[0], axis_of(node)
+    assert isinstance(source, fx.Node)
+    return {user.args[2] for user in source.users if user.target is node.target and axis_of(user) == axis}
 
 
 def _without(builder: GraphBuilder, value: Value, axis: int) -> Value:
@@ -104,14 +118,23 @@ def _cat(builder: GraphBuilder, node: fx.Node) -> Value:
     axis = int(argument_of(node, 1, "dim", 0)) % fake_of(node).dim()
     # torch ignores legacy empty tensors of shape [0], and empty parts add nothing
     parts = [a for a in node.args[0] if 0 not in builder.sizes(a)]  # type: ignore[union-attr]
-    return concatenate(builder, [builder.of(a, dtype) for a in parts], axis, builder.sizes(node))
+    return _joined(builder, [builder.of(a, dtype) for a in parts], axis, builder.sizes(node))
+
+
+def _joined(builder: GraphBuilder, parts: Sequence[Value], axis: int, sizes: Sequence[Size]) -> Value:
+    """Concatenate; entries of a new axis are laid side by side along the next one, which needs no reshape of each."""
+    if len(parts) >= SEVERAL and axis + 1 < len(sizes) and all(part.sizes[axis] == 1 for part in parts):
+        merged = [*sizes[:axis], sizes[axis + 1] * len(parts), *sizes[axis + 2 :]]
+        joined = concatenate(builder, [_without(builder, part, axis) for part in parts], axis, merged)
+        return view(builder, joined, sizes)
+    return concatenate(builder, parts, axis, sizes)
 
 
 def _stack(builder: GraphBuilder, node: fx.Node) -> Value:
     dtype, sizes = dtype_of(node), builder.sizes(node)
     axis = int(argument_of(node, 1, "dim", 0)) % len(sizes)
     row = [*sizes[:axis], 1, *sizes[axis + 1 :]]
-    return concatenate(builder, [view(builder, builder.of(a, dtype), row) for a in node.args[0]], axis, sizes)  # type: ignore[union-attr]
+    return _joined(builder, [view(builder, builder.of(a, dtype), row) for a in node.args[0]], axis, sizes)  # type: ignore[union-attr]
 
 
 def _split(builder: GraphBuilder, node: fx.Node) -> tuple[Value, ...]:

@@ -27,7 +27,7 @@ from nagedge.graphs.decompositions import (
     padding,
     phases,
     pooling,
-    scatter_onnx,
+    scatter,
     sums,
     tensors,
 )
@@ -167,8 +167,8 @@ ONNX: Mapping[OpOverload, Rule] = {
     aten.hardswish.default: masks.hardswish,
     aten.hardswish_backward.default: masks.hardswish_backward,
     aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
-    aten.embedding_dense_backward.default: scatter_onnx.embedding_dense_backward,
-    aten.scatter_add.default: scatter_onnx.scatter_add,
+    aten.embedding_dense_backward.default: scatter.embedding_dense_backward,
+    aten.scatter_add.default: scatter.scatter_add,
     **WHOLE,
 }
 """Overrides for ONNX Runtime."""
@@ -180,6 +180,8 @@ CHANNELS_LAST: Mapping[OpOverload, Rule] = {
     aten.hardswish.default: activations.whole,
     aten.hardswish_backward.default: masks.hardswish_backward_by_rounding,
     aten.hardsigmoid_backward.default: masks.hardsigmoid_backward,
+    aten.embedding_dense_backward.default: scatter.embedding_dense_backward,
+    aten.scatter_add.default: scatter.scatter_add,
 }
 """Overrides for backends that keep channels last (TensorFlow Lite)."""
 

@@ -8,14 +8,14 @@ from lowering_harness import Lowering, case, check, ints, lowered, normal
 from torch import Tensor
 
 from nagedge.backends.onnx_lowering.scatter import RULES
-from nagedge.graphs.decompositions import scatter_onnx
+from nagedge.graphs.decompositions import scatter
 
 aten = torch.ops.aten
 
 
 def embedding(padding: int, dtype: torch.dtype) -> Lowering:
     def function(grad: Tensor, words: Tensor) -> list[Tensor]:
-        total = scatter_onnx.embedding_dense_backward(grad, words, 5, padding, False)
+        total = scatter.embedding_dense_backward(grad, words, 5, padding, False)
         return [total.unsqueeze(0).expand(grad.shape[0], -1, -1)]
 
     label = f"embedding's gradient, {dtype}, padding {padding}"
@@ -60,7 +60,7 @@ def test_the_gradient_of_an_embedding_is_torchs(padding: int, by_frequency: bool
     grad, words = torch.randn(7, 6, 3, generator=g), torch.randint(0, 5, (7, 6), generator=g)
     arguments = (grad, words, 9, padding, by_frequency)
     torch.testing.assert_close(
-        scatter_onnx.embedding_dense_backward(*arguments), aten.embedding_dense_backward.default(*arguments)
+        scatter.embedding_dense_backward(*arguments), aten.embedding_dense_backward.default(*arguments)
     )
 
 
@@ -74,7 +74,7 @@ def test_rows_are_added_in_order_on_one_thread() -> None:
 
 def test_what_the_operator_cannot_say_is_expanded() -> None:
     x, indices, src = torch.zeros(4, 2), torch.zeros(3, 2, dtype=torch.int64), torch.ones(4, 2)
-    assert scatter_onnx.scatter_add(x, 0, indices, src[:3]) is NotImplemented
+    assert scatter.scatter_add(x, 0, indices, src[:3]) is NotImplemented
     whole = torch.zeros(4, 2, dtype=torch.int64)
-    got = scatter_onnx.scatter_add(whole, 0, indices, torch.ones(3, 2, dtype=torch.int64))
+    got = scatter.scatter_add(whole, 0, indices, torch.ones(3, 2, dtype=torch.int64))
     assert torch.equal(got, aten.scatter_add.default(whole, 0, indices, torch.ones(3, 2, dtype=torch.int64)))

@@ -62,6 +62,31 @@ def channels_last_steps(x: Tensor, w: Tensor) -> Tensor:
     return y[:, :, 1::2, ::2] - y[:, :, ::2, ::2][:, :, :3]
 
 
+def entries(x: Tensor) -> Tensor:
+    """Entries of an axis that is stored first, of the whole and of its slices, joined again."""
+    y = torch.mm(x.t(), x).sin().reshape(6, 2, 12)  # of no batch
+    sources = [
+        y,
+        y[:, :, 3:7],
+        y[1:, :, 8:],
+        y[:, 1:],
+        y[:, :, ::2],
+        y.permute(0, 2, 1),
+        y.permute(1, 0, 2)[:, 1:],
+    ]
+    joined = [torch.stack([s[..., t % s.shape[0], :, :] for t in (4, 0, 3, 2, 1, 0)], 0) for s in sources]
+    return torch.cat([j.reshape(-1) for j in joined]) * x[:, :1]
+
+
+def tokens(x: Tensor, w: Tensor) -> Tensor:
+    """As a recurrent layer over time, batch and features reads and joins."""
+    given = torch.mm(x.permute(1, 0, 2).reshape(-1, 6), w).reshape(6, -1, 6)
+    first, second = given[:, :, :3], given[:, :, 3:]
+    steps = [torch.tanh(first[t] + second[t]) for t in range(6)]
+    stacked = torch.stack(steps)
+    return (stacked + torch.stack(steps, 1).permute(1, 0, 2) + torch.stack(steps, 2).permute(2, 0, 1)).sum(0)
+
+
 def transposed_product(x: Tensor) -> Tensor:
     """32 rows by 160 columns over all cells of the batch, the left factor stored transposed."""
     rows = x.reshape(-1, 32)
@@ -106,6 +131,8 @@ OWN = [
     *(case("slice", f"steps: {label}", lambda x, at=at: x[at] + 0, draw) for label, at, draw in STEPS),
     case("slice", "steps of channels last", channels_last_steps, normal(3, 7, 6), constants=(weight(5, 3, 1, 1),)),
     case("slice", "steps of whole numbers", lambda x: x[:, 1::3] + 1, ints(0, 9, 10)),
+    case("select", "entries", entries, normal(12), rtol=1e-5, atol=1e-5),
+    case("select", "tokens", tokens, normal(6, 6), constants=(weight(6, 6),), rtol=1e-5),
     case("hardswish", "at its edges", torch.ops.aten.hardswish.default, uniform(-4.0, 4.0, 40)),
     case("clamp", "from zero", lambda x: torch.clamp(x * 2.0, 0.0, 1.5), normal(5)),
     case("bmm", "an expanded factor", lambda x: torch.bmm(x, x[:1].expand(x.shape[0], -1, -1)), normal(3, 3)),
@@ -177,6 +204,27 @@ def test_a_product_is_computed_in_the_cheaper_orientation() -> None:
     subgraph = lowered(item, batch=4)[1]
     (product,) = (o for o in subgraph.operations if o.kind == "BATCH_MATMUL")
     assert subgraph.tensors[product.outputs[0]].sizes == (160, 32)
+
+
+def test_tokens_are_read_and_joined_without_a_reshape_of_each() -> None:
+    item = next(item for item in OWN if item.function is tokens)
+    made = kinds(lowered(item, batch=4)[1])
+    assert made.count("SLICE") == 12
+    assert made.count("RESHAPE") < 10, "6 are for the entries of a new last axis"
+    assert sized_at_every_call(lowered(item)[1]) == []
+
+
+def test_rows_of_one_index_are_scattered_whole() -> None:
+    rows = next(
+        item for item in SHARED if str(item) == "scatter_add-embedding's gradient, torch.int64, padding -1"
+    )
+    values = next(item for item in SHARED if str(item) == "scatter_add-values that meet")
+    for item, updates in ((rows, 2), (values, 1)):
+        subgraph = lowered(item, batch=4)[1]
+        (scattered,) = (o for o in subgraph.operations if o.kind == "SCATTER_ND")
+        assert len(subgraph.tensors[scattered.inputs[1]].sizes) == updates
+        assert sized_at_every_call(lowered(rows)[1]) == []
+        assert "EQUAL" not in kinds(subgraph), "a product with a one-hot matrix"
 
 
 def both_ways(x: Tensor, w: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Sums of scattered rows for ONNX Runtime, which has an operator for them: one pass over the rows.
+"""Sums of scattered rows for runtimes that have an operator for them: one pass over the rows.
 
 A product with a one-hot matrix, which every backend knows, is as large as the table is long: 512 rows of 32 into a
-table of 1,000 take 0.5 ms, scattered 0.06 ms. ``ScatterElements`` adds in order, on one thread, so that results repeat;
-``ScatterND``, six times as fast, adds in parallel, and rows of one word may meet.
+table of 1,000 take ONNX Runtime 0.5 ms, scattered 0.06 ms; LiteRT 0.8 ms, scattered 0.04 ms. ``ScatterElements`` of
+ONNX adds in order, on one thread, so that results repeat; its ``ScatterND``, six times as fast, adds in parallel, and
+rows of one word may meet. TensorFlow Lite's ``SCATTER_ND`` adds in order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ aten = torch.ops.aten
 
 
 def scatter_add(x: Tensor, dim: int, indices: Tensor, src: Tensor) -> Any:
-    """``out[.., indices[.., j, ..], ..] += src[.., j, ..]``, left whole where ONNX's operator says the same."""
+    """``out[.., indices[.., j, ..], ..] += src[.., j, ..]``, left whole where one operator says the same."""
     same = x.is_floating_point() and [str(n) for n in indices.shape] == [str(n) for n in src.shape]
     return NotImplemented if same else indexing.scatter_add(x, dim, indices, src)
 
