@@ -266,8 +266,7 @@ class GraphBuilder:
         own = self.tensors[value.tensor]
         permutation = [value.order.index(axis) for axis in order]
         sizes = [own.sizes[p] for p in permutation]
-        moved = [p for p in permutation if own.sizes[p] != 1]
-        if moved == sorted(moved):
+        if _moves_nothing(own, permutation):
             return self.reshape(value.tensor, sizes)
         if own.data is not None:
             return self.constant(own.data.transpose(permutation), origin=_reordered(own, permutation))
@@ -275,6 +274,13 @@ class GraphBuilder:
         if key not in self.made:
             self.made[key] = self._transpose(value.tensor, permutation)
         return self.made[key]
+
+    def is_stored_in(self, value: Value, order: Sequence[int]) -> bool:
+        """Whether :meth:`in_order` has nothing to move."""
+        own = self.tensors[value.tensor]
+        permutation = [value.order.index(axis) for axis in order]
+        moved = ("TRANSPOSE", value.tensor, tuple(permutation)) in self.made
+        return moved or own.data is not None or _moves_nothing(own, permutation)
 
     def _transpose(self, tensor: int, permutation: Sequence[int]) -> int:
         own = self.tensors[tensor]
@@ -318,6 +324,12 @@ class GraphBuilder:
         """Return a stored tensor as a value of the same axes."""
         sizes = self.tensors[tensor].sizes
         return Value(tensor, tuple(range(len(sizes))), sizes)
+
+
+def _moves_nothing(tensor: Tensor, permutation: Sequence[int]) -> bool:
+    """Whether moving the axes moves no element."""
+    moved = [p for p in permutation if tensor.sizes[p] != 1]
+    return moved == sorted(moved)
 
 
 def _reordered(constant: Tensor, permutation: Sequence[int]) -> Origin | None:
