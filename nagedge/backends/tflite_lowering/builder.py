@@ -64,6 +64,7 @@ class GraphBuilder:
         tensors, operations: of the subgraph.
         exact: whether what is added now is part of a formula that int8 would ruin.
         cuts: of sliced tensors: what they are slices of, where each axis starts and in which steps it goes on.
+        padded: of tensors with zeros around: what they surround, and how many before and behind every axis.
     """
 
     def __init__(self, *, batch: int | None = None) -> None:
@@ -76,6 +77,7 @@ class GraphBuilder:
         self.exact = False
         self.symbols = size_arithmetic.Symbols()
         self.cuts: dict[int, tuple[int, tuple[Size, ...], tuple[int, ...]]] = {}
+        self.padded: dict[int, tuple[int, tuple[tuple[int, int], ...]]] = {}
         self._constants: dict[tuple[Any, ...], int] = {}
         self._reshaped: dict[int, int] = {}
         self.made: dict[tuple[Any, ...], int] = {}
