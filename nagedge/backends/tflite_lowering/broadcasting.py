@@ -65,24 +65,39 @@ def broadcast(
 
 
 def _common_order(builder: GraphBuilder, operands: Sequence[Value], rank: int) -> tuple[int, ...]:
-    """Return the order of the operand with most elements: not a constant, where there is a choice."""
-    best: tuple[bool, int, int] | None = None
-    order = tuple(range(rank))
-    for place, value in enumerate(operands):
+    """Return the order of the operand with most elements, not a constant, where there is a choice.
+
+    Of several such orders it is the one in which most operands are stored already, in itself or beside another.
+    """
+    orders: list[tuple[int, ...]] = []
+    best: tuple[bool, int] | None = None
+    for value in operands:
         if not value.rank:
             continue
-        score = (not builder.is_constant(value), builder.elements(value), -place)
+        score = (not builder.is_constant(value), builder.elements(value))
         if best is None or score > best:
-            best = score
+            best, orders = score, []
+        if score == best:
             missing = rank - value.rank
-            order = (*range(missing), *(axis + missing for axis in value.order))
-    return order
+            orders.append((*range(missing), *(axis + missing for axis in value.order)))
+    if not orders:
+        return tuple(range(rank))
+
+    def moved(order: tuple[int, ...]) -> int:
+        return sum(not builder.is_stored_in(value, _own(order, rank - value.rank)) for value in operands)
+
+    return min(orders, key=moved)  # the first of equals
+
+
+def _own(order: Sequence[int], missing: int) -> list[int]:
+    """Return the order of a value's own axes, where it lacks the first ``missing``."""
+    return [axis - missing for axis in order if axis >= missing]
 
 
 def _aligned(builder: GraphBuilder, value: Value, order: Sequence[int], rank: int) -> int:
     """Return the tensor of ``value`` with its axes in ``order``; axes that it lacks are 1, leading ones left out."""
     missing = rank - value.rank
-    tensor = builder.in_order(value, [axis - missing for axis in order if axis >= missing])
+    tensor = builder.in_order(value, _own(order, missing))
     own = iter(builder.tensors[tensor].sizes)
     sizes: list[Size] = [1 if axis < missing else next(own) for axis in order]
     if list(builder.tensors[tensor].sizes) == sizes[missing:] and all(s == 1 for s in sizes[:missing]):

@@ -64,6 +64,7 @@ class GraphBuilder:
         tensors, operations: of the subgraph.
         exact: whether what is added now is part of a formula that int8 would ruin.
         cuts: of sliced tensors: what they are slices of, where each axis starts and in which steps it goes on.
+        padded: of tensors with zeros around: what they surround, and how many before and behind every axis.
     """
 
     def __init__(self, *, batch: int | None = None) -> None:
@@ -76,6 +77,7 @@ class GraphBuilder:
         self.exact = False
         self.symbols = size_arithmetic.Symbols()
         self.cuts: dict[int, tuple[int, tuple[Size, ...], tuple[int, ...]]] = {}
+        self.padded: dict[int, tuple[int, tuple[tuple[int, int], ...]]] = {}
         self._constants: dict[tuple[Any, ...], int] = {}
         self._reshaped: dict[int, int] = {}
         self.made: dict[tuple[Any, ...], int] = {}
@@ -266,8 +268,7 @@ class GraphBuilder:
         own = self.tensors[value.tensor]
         permutation = [value.order.index(axis) for axis in order]
         sizes = [own.sizes[p] for p in permutation]
-        moved = [p for p in permutation if own.sizes[p] != 1]
-        if moved == sorted(moved):
+        if _moves_nothing(own, permutation):
             return self.reshape(value.tensor, sizes)
         if own.data is not None:
             return self.constant(own.data.transpose(permutation), origin=_reordered(own, permutation))
@@ -275,6 +276,13 @@ class GraphBuilder:
         if key not in self.made:
             self.made[key] = self._transpose(value.tensor, permutation)
         return self.made[key]
+
+    def is_stored_in(self, value: Value, order: Sequence[int]) -> bool:
+        """Whether :meth:`in_order` has nothing to move."""
+        own = self.tensors[value.tensor]
+        permutation = [value.order.index(axis) for axis in order]
+        moved = ("TRANSPOSE", value.tensor, tuple(permutation)) in self.made
+        return moved or own.data is not None or _moves_nothing(own, permutation)
 
     def _transpose(self, tensor: int, permutation: Sequence[int]) -> int:
         own = self.tensors[tensor]
@@ -318,6 +326,12 @@ class GraphBuilder:
         """Return a stored tensor as a value of the same axes."""
         sizes = self.tensors[tensor].sizes
         return Value(tensor, tuple(range(len(sizes))), sizes)
+
+
+def _moves_nothing(tensor: Tensor, permutation: Sequence[int]) -> bool:
+    """Whether moving the axes moves no element."""
+    moved = [p for p in permutation if tensor.sizes[p] != 1]
+    return moved == sorted(moved)
 
 
 def _reordered(constant: Tensor, permutation: Sequence[int]) -> Origin | None:

@@ -87,6 +87,9 @@ def _mul(builder: GraphBuilder, node: fx.Node) -> Value:
     left, right = node.args[:2]
     if left is right and dtype_of(node) == FLOAT:
         return unary(builder, "SQUARE", builder.of(left, FLOAT))
+    for factor, other in ((left, right), (right, left)):
+        if factor == 1 and isinstance(other, fx.Node) and dtype_of(other) == dtype_of(node):
+            return builder.of(other)  # of torch's own decompositions: a whole pass for nothing
     result: Value = _binary("MUL")(builder, node)
     return result
 

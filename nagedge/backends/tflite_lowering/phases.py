@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from nagedge.backends.tflite_lowering.builder import FLOAT, GraphBuilder
 from nagedge.backends.tflite_lowering.model import Size
 
-__all__ = ["Cut", "without_steps"]
+__all__ = ["Cut", "without_steps", "zeros_around"]
 
 _MOST_AXES = 5  # that SLICE handles
 _IMAGES = 4  # axes
@@ -52,9 +54,20 @@ def without_steps(
 def _padded(builder: GraphBuilder, tensor: int, missing: Sequence[int], sizes: Sequence[Size]) -> int:
     key = ("PAD", tensor, tuple(missing))
     if key not in builder.made:
-        table = builder.constant([[0, more] for more in missing], "int32")
-        builder.made[key] = builder.add("PAD", [tensor, table], sizes, FLOAT)
+        builder.made[key] = zeros_around(builder, tensor, [(0, more) for more in missing], sizes)
     return builder.made[key]
+
+
+def zeros_around(
+    builder: GraphBuilder, tensor: int, rows: Sequence[tuple[int, int]], sizes: Sequence[Size]
+) -> int:
+    """Return a stored tensor with zeros before and behind every axis; around zeros these are one PAD with them."""
+    source, inner = builder.padded.get(tensor, (tensor, ((0, 0),) * len(rows)))
+    together = tuple((a + c, b + d) for (a, b), (c, d) in zip(rows, inner, strict=True))
+    table = builder.constant(np.asarray(together, np.int32).reshape(-1, 2))
+    made = builder.add("PAD", [source, table], sizes, builder.tensors[source].dtype)
+    builder.padded[made] = (source, together)
+    return made
 
 
 def _of_blocks(

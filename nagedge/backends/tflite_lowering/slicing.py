@@ -9,7 +9,7 @@ import numpy as np
 
 from nagedge.backends.tflite_lowering.builder import BOOL, INT, GraphBuilder, Value
 from nagedge.backends.tflite_lowering.model import Size
-from nagedge.backends.tflite_lowering.phases import without_steps
+from nagedge.backends.tflite_lowering.phases import without_steps, zeros_around
 
 __all__ = ["bound", "entry", "pad", "slice_axis"]
 
@@ -192,5 +192,5 @@ def _pad(
         padded = builder.add("PADV2", [numbers, table, builder.constant(np.int32(number))], grown, INT)
         return builder.cast(builder.plain(padded), BOOL).tensor
     if number == 0:
-        return builder.add("PAD", [tensor, table], grown, dtype)
+        return zeros_around(builder, tensor, kept, grown)
     return builder.add("PADV2", [tensor, table, builder.constant(np.asarray(number, dtype))], grown, dtype)

@@ -175,6 +175,7 @@ ONNX: Mapping[OpOverload, Rule] = {
 
 CHANNELS_LAST: Mapping[OpOverload, Rule] = {
     aten.convolution_backward.default: convolution_rows.convolution_backward,
+    aten.max_pool2d_with_indices_backward.default: pooling.max_pool2d_with_indices_backward,
     aten.threshold_backward.default: masks.threshold_backward,
     aten.hardtanh_backward.default: masks.hardtanh_backward,
     aten.hardswish.default: activations.whole,

@@ -272,6 +272,24 @@ def test_an_activation_of_joined_tensors_stays_by_itself() -> None:
     assert kinds(lowered(item)[1]) == ["CONCATENATION", "RELU"]
 
 
+def test_values_in_two_orders_meet_in_the_one_that_both_have_already() -> None:
+    """As the gradients that a max pool's windows hand on: each order is computed once, not at every meeting."""
+
+    def meet(x: Tensor, w: Tensor) -> Tensor:
+        rest = x * 2.0
+        mask = aten.convolution.default(x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+        for _ in range(3):
+            won = torch.where(mask > 0.1, rest, torch.zeros_like(rest))
+            rest = rest - won * 0.5
+        return rest
+
+    item = case(
+        "sub", "two orders", meet, normal(3, 4, 5), constants=(weight(3, 3, 1, 1),), rtol=1e-5, atol=1e-5
+    )
+    check(item)
+    assert kinds(lowered(item)[1]).count("TRANSPOSE") <= 3, "of the input, the first rest and the result"
+
+
 def test_what_is_expanded_or_filled_is_stored_as_one_number() -> None:
     item = case("add", "mask", lambda x: x + torch.full((64, 64), -1e4) * torch.ones(64, 64), normal(64, 64))
     _, subgraph = lowered(item)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 import torch
 from step_harness import drawn_inputs
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 
-from nagedge.graphs.decompositions import ONNX
+from nagedge.graphs.decompositions import CHANNELS_LAST, ONNX
 from nagedge.graphs.forward import trace_forward
 from nagedge.graphs.pooled_masks import mask_before_spreading
 from nagedge.graphs.train_step import StepGraph, select_outputs, trace_train_step
@@ -33,11 +36,11 @@ class Net(nn.Module):
         return logits
 
 
-def traced(model: nn.Module, example: Tensor) -> StepGraph:
+def traced(model: nn.Module, example: Tensor, deferred: Collection[OpOverload] = ONNX) -> StepGraph:
     model(example)
     forward = trace_forward(model.eval(), example, TASKS)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    return trace_train_step(forward, state, list(state), TASKS, deferred=ONNX)
+    return trace_train_step(forward, state, list(state), TASKS, deferred=deferred)
 
 
 def masked(step: StepGraph) -> fx.GraphModule:
@@ -52,9 +55,10 @@ def sizes_of_masks(module: fx.GraphModule) -> list[int]:
 
 
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, padding=1)], ids=str)
-def test_what_a_pool_spreads_is_masked_before(pool: nn.Module) -> None:
+@pytest.mark.parametrize("table", [ONNX, CHANNELS_LAST], ids=["onnx", "channels last"])
+def test_what_a_pool_spreads_is_masked_before(pool: nn.Module, table: Collection[OpOverload]) -> None:
     torch.manual_seed(0)
-    step = traced(Net(pool, shared=False), torch.randn(4, 1, 8, 8))
+    step = traced(Net(pool, shared=False), torch.randn(4, 1, 8, 8), table)
     module = masked(step)
     assert sizes_of_masks(step.traced) == [8]
     assert sizes_of_masks(module) == [4]
