@@ -11,7 +11,7 @@ import functools
 import os
 import platform
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,10 +152,8 @@ def open_training(
 ) -> _OrtTraining:
     """Load ``train_step.onnx``."""
     name, entry = bundle.target(target, role="train_step")
-    session = load_session(
-        bundle.file(entry.artifacts["train_step"]), threads=threads, step_bytes=entry.planned_step_bytes or 0
-    )
-    return _OrtTraining(bundle, name, session, state or initial_state(bundle))
+    load = functools.partial(load_session, bundle.file(entry.artifacts["train_step"]), threads=threads)
+    return _OrtTraining(bundle, name, load, state or initial_state(bundle))
 
 
 def open_inference(
@@ -205,11 +203,26 @@ def with_parameters(content: bytes, params: Arrays) -> bytes:
 
 
 class _OrtTraining:
+    """Training steps.
+
+    Args:
+        bundle, target: whose step.
+        load: returns its session, with room for a step of so many bytes.
+        state: the first.
+    """
+
     def __init__(
-        self, bundle: Bundle, target: str, session: onnxruntime.InferenceSession, state: TrainingState
+        self,
+        bundle: Bundle,
+        target: str,
+        load: Callable[..., onnxruntime.InferenceSession],
+        state: TrainingState,
     ) -> None:
         ort = import_onnxruntime()
-        self._manifest, self._target, self._session = bundle.manifest, target, session
+        entry = bundle.manifest.targets[target]
+        self._manifest, self._target, self._load = bundle.manifest, target, load
+        self._planned_bytes, self._planned_rows = entry.planned_step_bytes or 0, entry.planned_rows or 0
+        self._session, self._room = load(step_bytes=self._planned_bytes), 2 * self._planned_rows
         arrays = named_state(state)
         # Copies: ONNX Runtime would otherwise write into the caller's arrays one step later.
         self._now = {k: ort.OrtValue.ortvalue_from_numpy(np.array(v, order="C")) for k, v in arrays.items()}
@@ -222,7 +235,7 @@ class _OrtTraining:
             name: np.zeros((), np.float32)
             for name in ["loss", *(f"loss.{task.name}" for task in bundle.manifest.tasks)]
         }
-        self._inputs = {i.name for i in session.get_inputs()}
+        self._inputs = {i.name for i in self._session.get_inputs()}
         self._numbers = {
             name: np.zeros((), np.float32)
             for name in ("lr", "momentum", "weight_decay")
@@ -243,6 +256,8 @@ class _OrtTraining:
         weight_decay: float,
     ) -> dict[str, float]:
         fed = step_inputs(self._manifest, inputs, targets, sample_weight, target=self._target)
+        if 0 < self._room < (rows := len(fed["sample_weight"])):
+            self._make_room(rows)
         numbers = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         for name, number in self._numbers.items():
             number[...] = numbers[name]
@@ -254,6 +269,12 @@ class _OrtTraining:
         self._now, self._next = self._next, self._now
         self._turns.reverse()
         return losses_of(self._manifest, self._losses)
+
+    def _make_room(self, rows: int) -> None:
+        """Load the session again with an arena for larger batches; in a small one steps hold up to twice as much."""
+        self._session = self._load(step_bytes=self._planned_bytes * rows // self._planned_rows)
+        self._turns = [self._bound(self._now, self._next), self._bound(self._next, self._now)]
+        self._room = 2 * rows
 
     def _bound(self, now: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
         """Return a binding that reads one copy of the state and writes the other."""

@@ -140,6 +140,19 @@ def test_no_weights_are_ones_and_no_weight_at_all_trains_nothing(bundles: Factor
     assert all(np.array_equal(value, start[key]) for key, value in arrays(none.state()).items())
 
 
+def test_a_batch_larger_than_was_planned_gets_its_own_arena_and_goes_on(bundles: Factory) -> None:
+    bundle = bundles("conv")
+    (entry,) = bundle.manifest.targets.values()
+    assert entry.planned_rows is not None
+    session: Any = open_training(bundle)
+    reference, first = open_training(bundle, runtime="torch"), session._session
+    for step, times in enumerate((1, 2, 3, 3, 1)):
+        batch = numpy_batch(bundle, times * entry.planned_rows, seed=step)
+        assert_close(session.step(*batch, **SETTINGS), reference.step(*batch, **SETTINGS))
+        assert (session._session is first) == (step < 2)
+    assert_close(arrays(session.state()), arrays(reference.state()), atol=1e-5)
+
+
 def test_a_fixed_batch_takes_a_part_filled_up_with_rows_of_weight_zero(bundles: Factory) -> None:
     fixed, free = bundles("conv", batch=6), bundles("conv")
     assert fixed.manifest.batch == 6
