@@ -16,8 +16,9 @@ import numpy as np
 from nagedge.backends.tflite_lowering.builder import FLOAT, GraphBuilder, Value
 from nagedge.backends.tflite_lowering.model import Size
 from nagedge.backends.tflite_lowering.products import by_rows
-from nagedge.backends.tflite_lowering.slicing import slice_axis
+from nagedge.backends.tflite_lowering.slicing import pad, slice_axis
 from nagedge.backends.tflite_lowering.structure import concatenate
+from nagedge.backends.tflite_lowering.views import view
 
 __all__ = ["FEW_CHANNELS", "NARROW", "columns", "sum_of_taps"]
 
@@ -85,11 +86,16 @@ def sum_of_taps(
         bias: stored ``[O]``.
         result, stride, dilation: of the convolution, two each.
     """
+    if (blocks := _blocks(builder, x, weight, result, stride, dilation)) is not None:
+        x, weight = blocks
+        stride = (1, 1)
     outputs, channels, *kernel = (int(n) for n in weight.sizes)
     count = math.prod(kernel)
     together = builder.reshape(builder.dense(weight, (2, 3, 0, 1)), [count * outputs, channels])
     cells = int(x.sizes[2]) * int(x.sizes[3])
-    if cells * _strips(count * outputs) < FIRST * math.prod(result) * count * _strips(outputs):
+    if blocks is not None or cells * _strips(count * outputs) < FIRST * math.prod(result) * count * _strips(
+        outputs
+    ):
         parts = _shares(builder, x, together, outputs, kernel, result, stride, dilation)
     else:
         parts = _products(builder, x, together, outputs, kernel, result, stride, dilation)
@@ -98,6 +104,38 @@ def sum_of_taps(
     for part in parts:
         total = builder.add("ADD", [total, part], sizes, FLOAT)
     return total if bias is None else builder.add("ADD", [total, bias], sizes, FLOAT)
+
+
+def _blocks(
+    builder: GraphBuilder, x: Value, weight: Value, result: Sequence[int], stride: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[Value, Value] | None:  # fmt: skip
+    """Return input and weight of the same convolution over blocks of a stride's cells, whose stride is 1.
+
+    Its taps are fewer and have more channels, some of them with weights of zero. None where that is more work than a
+    product a tap, or the stride is 1 or not the same along both axes.
+    """
+    outputs, channels, *kernel = (int(n) for n in weight.sizes)
+    step = stride[0]
+    if step == 1 or stride[1] != step or tuple(dilation) != (1, 1):
+        return None
+    taps = [-(-k // step) for k in kernel]
+    cells = [n + k - 1 for n, k in zip(result, taps, strict=True)]
+    work = math.prod(cells) * _strips(math.prod(taps) * outputs) * step * step
+    if work >= math.prod(result) * math.prod(kernel) * _strips(outputs):
+        return None
+    more = [(0, n * step - int(size)) for n, size in zip(cells, x.sizes[2:], strict=True)]
+    padded = builder.dense(pad(builder, x, [(0, 0), (0, 0), *more]), NHWC)
+    wide = step * step * channels
+    made = builder.add("SPACE_TO_DEPTH", [padded], [x.sizes[0], *cells, wide], FLOAT, blockSize=step)
+    spread = pad(
+        builder, weight, [(0, 0), (0, 0), *((0, t * step - k) for t, k in zip(taps, kernel, strict=True))]
+    )
+    split = view(builder, spread, [outputs, channels, taps[0], step, taps[1], step])
+    moved = builder.dense(split, (0, 3, 5, 1, 2, 4))
+    return Value(made, NHWC, (x.sizes[0], wide, *cells)), builder.plain(
+        builder.reshape(moved, [outputs, wide, *taps])
+    )
 
 
 def _strips(columns: int) -> int:

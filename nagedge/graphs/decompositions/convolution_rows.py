@@ -64,6 +64,8 @@ def weight_gradient(
         return _depthwise_of_batch(x, grad, kernel, stride, padding, dilation)
     if groups == 1 and math.prod(kernel) * channels <= NARROW and math.prod(kernel) > 1:
         return _narrow(x, grad, kernel, stride, padding, dilation)
+    if groups == 1 and channels >= FEW_CHANNELS and _fills_blocks(outputs, kernel, stride, dilation):
+        return _by_blocks(x, grad, kernel, stride[0], padding)
     padded = pad_spatial(x, padding, [max(a, 0) for a in after])
     lines = axes == 2 and groups == 1 and kernel[1] > 1 and stride[1] == 1
     if lines and FEW_CHANNELS <= channels < FEW_COLUMNS:
@@ -100,6 +102,33 @@ def _by_lines(padded: Tensor, grad: Tensor, kernel: Ints, stride: Ints, dilation
     total = torch.cat([aten.mm.default(rows, _rows(one)) for one in found], 0)
     by_line = reshape(total, [down, outputs, across, channels]).permute(1, 3, 0, 2)
     return reshape(by_line, [outputs, channels, down, across])
+
+
+def _fills_blocks(outputs: int, kernel: Ints, stride: Ints, dilation: Ints) -> bool:
+    """Whether the taps' outputs over blocks of a stride's cells are few; blocks are square and have no gaps."""
+    if len(kernel) != 2 or stride[0] != stride[1] or stride[0] == 1 or max(dilation) > 1:
+        return False
+    return outputs * math.prod(-(-k // stride[0]) for k in kernel) <= FEW_COLUMNS
+
+
+def _by_blocks(x: Tensor, grad: Tensor, kernel: Ints, step: int, padding: Ints) -> Tensor:
+    """One product of blocks of ``step * step`` cells and the gradient, moved to where each tap of blocks reads.
+
+    A slice a tap of the input is nine times the input for 3x3 taps; the gradient has few channels.
+    """
+    outputs, channels, size = grad.shape[1], x.shape[1], grad.shape[2:]
+    reach = [-(-k // step) for k in kernel]
+    cells = [size[i] + reach[i] - 1 for i in range(2)]
+    image = pad_spatial(x, padding, [cells[i] * step - x.shape[2 + i] - padding[i] for i in range(2)])
+    split = reshape(image, [-1, channels, cells[0], step, cells[1], step])
+    blocks = reshape(split.permute(0, 2, 4, 3, 5, 1), [-1, step * step * channels])
+    moved = [
+        pad_spatial(grad, tap, [r - 1 - i for r, i in zip(reach, tap, strict=True)]) for tap in taps(reach)
+    ]
+    total = aten.mm.default(_rows(torch.cat(moved, 1)).t(), blocks)
+    by_cell = reshape(total, [*reach, outputs, step, step, channels]).permute(2, 5, 0, 3, 1, 4)
+    whole = reshape(by_cell, [outputs, channels, reach[0] * step, reach[1] * step])
+    return whole[:, :, : kernel[0], : kernel[1]]
 
 
 def _by_taps(total: Tensor, outputs: int, count: int, inputs: int, kernel: Ints) -> Tensor:

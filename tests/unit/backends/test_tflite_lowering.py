@@ -121,6 +121,9 @@ OWN = [
             ("by taps, dilated", normal(16, 9, 8), weight(40, 16, 3, 3), ([1, 1], [2, 2], [2, 2], False, [0, 0], 1)),
             ("product first", normal(16, 9, 8), weight(4, 16, 3, 3), ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)),
             ("product first, wide", normal(16, 9, 8), weight(4, 16, 2, 3), ([1, 1], [1, 2], [2, 2], False, [0, 0], 1)),
+            ("by blocks", normal(16, 9, 8), weight(4, 16, 3, 3), ([2, 2], [1, 1], [1, 1], False, [0, 0], 1)),
+            ("by blocks of 9", normal(20, 11, 13), weight(3, 20, 4, 2), ([3, 3], [0, 1], [1, 1], False, [0, 0], 1)),
+            ("by blocks, cropped", normal(16, 9, 9), weight(2, 16, 1, 2), ([4, 4], [0, 0], [1, 1], False, [0, 0], 1)),
             ("transposed, wide", normal(16, 5, 4), weight(16, 33, 3, 3), ([2, 2], [1, 1], [1, 1], True, [1, 1], 1)),
             ("one axis", normal(4, 9), weight(6, 4, 3), ([2], [1], [1], False, [0], 1)),
             ("one axis, transposed", normal(4, 9), weight(4, 6, 3), ([2], [1], [1], True, [1], 1)),
@@ -190,6 +193,14 @@ def test_xnnpack_could_take_a_convolution_with_computed_weights(label: str) -> N
             steps = subgraph.tensors[operation.inputs[3]].data
             assert steps is not None
             assert (steps != 2).all(), "the weights are turned round, nothing else"
+
+
+def test_strides_become_blocks_where_outputs_are_few() -> None:
+    item = next(item for item in OWN if str(item) == "convolution-computed weights: by blocks")
+    names = kinds(lowered(item, batch=4)[1])
+    assert names.count("SPACE_TO_DEPTH") == 1
+    assert names.count("BATCH_MATMUL") == 1
+    assert names.count("PAD") == 2, "of the input once, and of the weights"
 
 
 def test_slices_with_steps_are_slices_of_one_rearranged_tensor() -> None:
