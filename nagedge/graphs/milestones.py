@@ -45,7 +45,8 @@ def marked(step: StepGraph) -> fx.GraphModule:
     traced = select_outputs(step.traced, range(len(step.all_outputs)))
     output = next(node for node in traced.graph.nodes if node.op == "output")
     results = dict(zip(step.all_outputs, output.args[0], strict=True))
-    gradients = {results[f"gradient.{name}"]: name for name in step.trainable}
+    used = _ancestors([results[name] for name in step.outputs])
+    gradients = {_used_form(results[f"gradient.{name}"], used): name for name in step.trainable}
     places = {node: place for place, node in enumerate(traced.graph.nodes)}
     inner = sorted(gradients, key=lambda node: places[node])
     updates = {gradient: [results[f"{role}.{gradients[gradient]}"] for role in _ROLES] for gradient in inner}
@@ -95,6 +96,11 @@ def _holds_little(module: fx.GraphModule, loss: fx.Node, gradients: Sequence[fx.
     own = {owner for gradient in gradients for node in _turned(gradient) for owner in owners[node]}
     owned = {owner for node in backward | read for owner in owners[node]} - own
     return sum(held.sizes.get(owner, 0) for owner in owned) < LITTLE * held.most
+
+
+def _used_form(gradient: fx.Node, used: set[fx.Node]) -> fx.Node:
+    """Return the form of a gradient that the update reads."""
+    return next((form for form in _turned(gradient) if form in used), gradient)
 
 
 def _turned(gradient: fx.Node) -> list[fx.Node]:

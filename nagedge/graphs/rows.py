@@ -82,7 +82,8 @@ def _chosen(module: fx.GraphModule, frozen: set[fx.Node]) -> set[fx.Node]:
 
 def _votes_of_inputs(node: fx.Node, chosen: set[fx.Node], undecided: dict[fx.Node, None]) -> Iterator[int]:
     for used in _images(node):
-        if used in chosen or _source_of_image(used) is not None or any(map(_moves_to_rows, used.users)):
+        is_made = _source_of_image(used) is not None or _repeated(used) is not None
+        if used in chosen or is_made or any(map(_moves_to_rows, used.users)):
             yield 1
         elif used not in undecided:
             yield -1
@@ -114,6 +115,14 @@ def _images(node: fx.Node) -> list[fx.Node]:
     return [used for used in node.all_input_nodes if used.meta["val"].dim() > 0]
 
 
+def _repeated(node: fx.Node) -> fx.Node | None:
+    """Return what a node repeats in each cell, one value a channel, as in the gradient of a mean over all cells."""
+    source: Any = node.args[0] if node.target is aten.expand.default and _is_image(node) else None
+    if source is None:
+        return None
+    return source if sizes_of(source) == [*sizes_of(node)[:2], *["1"] * (len(sizes_of(node)) - 2)] else None
+
+
 def _is_elementwise(node: fx.Node) -> bool:
     """Whether a node computes each cell of an image from the same cell of images of its shape, and from numbers."""
     if node.target not in ELEMENTWISE or node.kwargs or not _is_image(node):
@@ -130,6 +139,8 @@ def _is_pointwise(node: fx.Node, frozen: set[fx.Node]) -> bool:
         return False
     _, w, bias, stride, padding, _, transposed, _, groups = node.args
     if w not in frozen or (bias is not None and bias not in frozen) or transposed or groups != 1:
+        return False
+    if any(user.target is aten.cat.default for user in node.users):  # with others, which are blocked
         return False
     assert isinstance(w, fx.Node)
     given: Any = (stride, padding)
@@ -202,6 +213,7 @@ class _Rewriting:
         self._graph = fx.Graph()
         self._images: dict[fx.Node, fx.Node] = {}
         self._rows: dict[fx.Node, fx.Node] = {}
+        self._last: dict[fx.Node, fx.Node] = {}
         self._known: Known = {}
 
     def rewritten(self) -> fx.GraphModule:
@@ -215,9 +227,7 @@ class _Rewriting:
             if source is not None:
                 self._images[node] = self._in_rows(source)
             elif _moves_to_rows(node):
-                value = node.meta["val"]
-                rows = self._in_rows(node.args[0])
-                self._images[node] = self._call(aten.reshape.default, rows, [-1, *value.shape[1:]])
+                self._images[node] = self._channels_last(node.args[0])
             else:
                 self._images[node] = self._graph.node_copy(node, self._image)
         self._graph.eliminate_dead_code()
@@ -230,25 +240,41 @@ class _Rewriting:
         if node not in self._images:
             value = node.meta["val"]
             rank = value.dim()
-            apart = self._call(aten.reshape.default, self._rows[node], [-1, *value.shape[2:], value.shape[1]])
-            self._images[node] = self._call(aten.permute.default, apart, [0, rank - 1, *range(1, rank - 1)])
+            order = [0, rank - 1, *range(1, rank - 1)]
+            self._images[node] = self._call(aten.permute.default, self._channels_last(node), order)
         return self._images[node]
 
     def _in_rows(self, node: fx.Node) -> fx.Node:
         """Return the rows of an image."""
         if node not in self._rows:
             source = _source_of_image(node)
-            value = node.meta["val"]
-            if source is None:
-                order = [0, *range(2, value.dim()), 1]
-                last = self._call(aten.permute.default, self._image(node), order)
-            elif _unflattens(source):
+            if source is not None and _unflattens(source):
                 self._rows[node] = self._image(source.args[0])  # type: ignore[arg-type]
-                return self._rows[node]
             else:
-                last = self._image(source)
-            self._rows[node] = self._call(aten.reshape.default, last, [-1, value.shape[1]])
+                channels = node.meta["val"].shape[1]
+                self._rows[node] = self._call(aten.reshape.default, self._channels_last(node), [-1, channels])
         return self._rows[node]
+
+    def _channels_last(self, node: fx.Node) -> fx.Node:
+        """Return an image with its channels last: what it was made of, or what its rows are, or moved."""
+        if node not in self._last:
+            source, repeated = _source_of_image(node), _repeated(node)
+            value = node.meta["val"]
+            if source is not None:
+                self._last[node] = self._image(source)
+            elif repeated is not None:
+                cells, channels = value.shape[2:], value.shape[1]
+                cell = self._call(
+                    aten.reshape.default, self._image(repeated), [-1, *[1] * len(cells), channels]
+                )
+                self._last[node] = self._call(aten.expand.default, cell, [-1, *cells, channels])
+            elif node in self._rows:
+                sizes = [-1, *value.shape[2:], value.shape[1]]
+                self._last[node] = self._call(aten.reshape.default, self._rows[node], sizes)
+            else:
+                order = [0, *range(2, value.dim()), 1]
+                self._last[node] = self._call(aten.permute.default, self._image(node), order)
+        return self._last[node]
 
     def _elementwise(self, node: fx.Node) -> fx.Node:
         """Return what computes on rows; it has their size."""

@@ -24,7 +24,8 @@ from torch.fx.experimental.proxy_tensor import (
 from torch.utils._pytree import tree_map_only
 
 from nagedge.graphs.cleanup import clean
-from nagedge.graphs.decompositions import decomposition_table
+from nagedge.graphs.decompositions import beside_branches, decomposition_table
+from nagedge.graphs.decompositions.pointwise_rows import is_branch
 from nagedge.graphs.forward import FixedBatchError
 from nagedge.graphs.graph_modules import graph_module
 from nagedge.graphs.pooled_masks import mask_before_spreading
@@ -52,11 +53,12 @@ def specialize(step: StepGraph, overrides: Mapping[Any, Rule]) -> StepGraph:
     Raises:
         FixedBatchError: the step's batch is symbolic, but a rule fixes it.
     """
-    table = decomposition_table(overrides)
-    inner = {operator: rule for operator, rule in table.items() if operator not in _WEIGHTS}
     module = select_outputs(step.traced, range(len(step.all_outputs)))
     mask_before_spreading(module)
     constants = constant_nodes(module, len(step.inputs))
+    branched = any(_is_branch(node, constants) for node in module.graph.nodes)
+    table = decomposition_table(beside_branches(overrides) if branched else overrides)
+    inner = {operator: rule for operator, rule in table.items() if operator not in _WEIGHTS}
     known: dict[Hashable, fx.GraphModule] = {}
     for node in list(module.graph.nodes):
         if node.op == "call_function" and node.target in step.deferred and node.target in table:
@@ -100,6 +102,15 @@ def constant_nodes(module: fx.GraphModule, inputs: int) -> set[fx.Node]:
         ):
             found.add(node)
     return found
+
+
+def _is_branch(node: fx.Node, constants: set[fx.Node]) -> bool:
+    """Whether a node is a convolution with trained weights that ONNX Runtime computes on rows."""
+    if node.target is not aten.convolution.default or node.args[1] in constants:
+        return False
+    x, w, _, stride, padding, _, transposed, _, groups = node.args
+    given: Any = (x.meta["val"], w.meta["val"], stride, padding, groups)  # type: ignore[union-attr]
+    return not transposed and is_branch(*given)
 
 
 def _is_fixed(mode: FakeTensorMode) -> bool:

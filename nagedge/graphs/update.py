@@ -117,16 +117,22 @@ def _packs(
 def _packs_of_alike(
     left: dict[str, tuple[Tensor, Tensor, Tensor]], decays: bool, *, fewest: int
 ) -> Iterator[_Pack]:
-    """Yield packs of at least ``fewest`` tensors that can be laid side by side, and take them out of ``left``."""
-    for axis in (0, 1):
-        alike: dict[Hashable, list[str]] = {}
-        for name, values in left.items():
-            shape = tuple(values[0].shape)
-            if len(shape) > axis:
-                alike.setdefault((shape[:axis], shape[axis + 1 :]), []).append(name)
-        for group in alike.values():
-            if len(group) >= fewest:
-                yield _pack({name: left.pop(name) for name in group}, axis, decays=decays)
+    """Yield packs of at least ``fewest`` tensors that can be laid side by side, and take them out of ``left``.
+
+    The largest first: of LoRA's branches one pack holds all that go up, along the first axis, and one all that go down,
+    along the second. Of packs as large the one along the first axis, whose tensors are copied whole.
+    """
+    while True:
+        alike: dict[tuple[int, Hashable], list[str]] = {}
+        for axis in (0, 1):
+            for name, values in left.items():
+                shape = tuple(values[0].shape)
+                if len(shape) > axis:
+                    alike.setdefault((axis, (shape[:axis], shape[axis + 1 :])), []).append(name)
+        (axis, _), group = max(alike.items(), key=lambda item: len(item[1]), default=((0, None), []))
+        if len(group) < fewest:
+            return
+        yield _pack({name: left.pop(name) for name in group}, axis, decays=decays)
 
 
 def _pack(tensors: Mapping[str, tuple[Tensor, Tensor, Tensor]], axis: int | None, *, decays: bool) -> _Pack:

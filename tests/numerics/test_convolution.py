@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from nagedge.backends import coreml, litert
-from nagedge.graphs.decompositions import ONNX, convolution_rows
+from nagedge.graphs.decompositions import ONNX, beside_branches, convolution_rows
 
 TABLES = {"portable": (), "onnx": ONNX, "litert": litert.DECOMPOSITIONS, "coreml": coreml.DECOMPOSITIONS}
 
@@ -109,18 +110,28 @@ FROZEN = [
     (nn.Conv2d(4, 4, 3, padding=1, groups=4), (4, 6, 6)),
     (nn.Conv2d(4, 6, (3, 2), stride=(2, 3), padding=(1, 2), dilation=(2, 1), groups=2), (4, 9, 8)),
     (nn.Conv2d(3, 6, 3, stride=2), (3, 8, 8)),
+    # phase by phase: kernels, strides and paddings that leave phases of different sizes, or with few taps
+    (nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), (4, 7, 8)),
+    (nn.Conv2d(3, 2, (5, 3), stride=(3, 2), padding=(0, 2)), (3, 11, 6)),
+    (nn.Conv2d(3, 2, (1, 4), stride=(1, 3), padding=(0, 3)), (3, 4, 9)),
+    (nn.Conv2d(2, 3, 4, stride=4), (2, 11, 8)),
+    (nn.Conv2d(2, 4, 2, stride=2, padding=1, groups=2), (2, 5, 5)),
+    (nn.Conv2d(2, 3, 3, stride=2, padding=5), (2, 4, 6)),
+    (nn.Conv2d(3, 3, 5, stride=2, padding=2, groups=3), (3, 12, 11)),
+    (nn.Conv2d(3, 6, 3, stride=2, padding=1, groups=3), (3, 20, 6)),
 ]
 
 
+@pytest.mark.parametrize("rules", [ONNX, beside_branches(ONNX)], ids=["plain", "beside branches"])
 @pytest.mark.parametrize(("layer", "shape"), FROZEN, ids=str)
-def test_input_gradient_alone(layer: nn.Module, shape: tuple[int, ...]) -> None:
+def test_input_gradient_alone(layer: nn.Module, shape: tuple[int, ...], rules: Mapping[Any, Any]) -> None:
     frozen = copy.deepcopy(layer).double()
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
     check(
         lambda x: functional_call(frozen, dict(frozen.named_parameters()), (x,)),
         normal(*shape),
-        overrides=ONNX,
+        overrides=rules,
     )
 
 

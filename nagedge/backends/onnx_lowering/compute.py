@@ -86,6 +86,7 @@ def _baddbmm(builder: GraphBuilder, node: fx.Node) -> str:
 def _convolution(builder: GraphBuilder, node: fx.Node) -> str:
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = node.args
     spatial = fake_of(x).dim() - 2
+    x, before, after = (x, [0] * spatial, [0] * spatial) if transposed else _padded(x, spatial)
     inputs = [builder.tensor(x), builder.tensor(weight)]
     if bias is not None:
         inputs.append(builder.tensor(bias))
@@ -94,15 +95,28 @@ def _convolution(builder: GraphBuilder, node: fx.Node) -> str:
         listed = [int(v) for v in values]
         return listed * spatial if len(listed) == 1 else listed
 
-    pads = spread(padding)
+    pads = [p + more for extra in (before, after) for p, more in zip(spread(padding), extra, strict=True)]
     attributes: dict[str, Any] = {
-        "strides": spread(stride), "pads": pads + pads, "dilations": spread(dilation), "group": int(groups),  # type: ignore[arg-type]
+        "strides": spread(stride), "pads": pads, "dilations": spread(dilation), "group": int(groups),  # type: ignore[arg-type]
     }  # fmt: skip
     if not transposed:
         return builder.add("Conv", inputs, **attributes)
     if any(spread(output_padding)):
         attributes["output_padding"] = spread(output_padding)
     return builder.add("ConvTranspose", inputs, **attributes)
+
+
+def _padded(x: Any, axes: int) -> tuple[Any, list[int], list[int]]:
+    """Return what zeros were put around, and how many before and behind each axis: ``Conv`` does that by itself."""
+    none = [0] * axes
+    if x.op != "call_function" or short_name(x) != "constant_pad_nd":
+        return x, none, none
+    pads: list[Any] = list(x.args[1])
+    value = x.args[2] if len(x.args) > 2 else x.kwargs.get("value", 0.0)
+    if value != 0 or len(pads) > 2 * axes or not all(isinstance(p, int) and p >= 0 for p in pads):
+        return x, none, none
+    pads += [0] * (2 * axes - len(pads))
+    return x.args[0], pads[-2::-2], pads[-1::-2]
 
 
 def _pool_geometry(node: fx.Node, *, has_dilation: bool) -> dict[str, Any]:

@@ -40,6 +40,7 @@ __all__ = [
     "ONNX",
     "PORTABLE",
     "PORTABLE_OPS",
+    "beside_branches",
     "decomposition_table",
     "whole_interpolations",
 ]
@@ -199,6 +200,18 @@ PORTABLE_OPS: frozenset[str] = frozenset(_NAMES.split())
 
 ``sym_size``, ``mul``, ``add``, ``sub`` and ``floordiv`` also stand for arithmetic on a symbolic batch size.
 """
+
+
+def beside_branches(overrides: Mapping[OpOverload, Rule]) -> Mapping[OpOverload, Rule]:
+    """Return a backend's rules for a step with branches that are computed on rows, as LoRA's are.
+
+    Args:
+        overrides: rules of one backend, such as :data:`ONNX`; others have no such rules and are returned as they are.
+    """
+    operator, rule = aten.convolution_backward.default, convolution_onnx.convolution_backward
+    if overrides.get(operator) is not rule:
+        return overrides
+    return {**overrides, operator: partial(rule, beside_branches=True)}
 
 
 def decomposition_table(overrides: Mapping[OpOverload, Rule] | tuple[()] = ()) -> dict[OpOverload, Rule]:

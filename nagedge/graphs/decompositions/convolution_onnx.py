@@ -31,6 +31,7 @@ from nagedge.graphs.decompositions.convolution_phases import (
     input_gradient_by_phases,
     weight_gradient_by_phases,
 )
+from nagedge.graphs.decompositions.phase_convolutions import has_phases, input_gradient_by_phase_convolutions
 from nagedge.graphs.decompositions.phases import windows_by_phases
 from nagedge.graphs.decompositions.tensors import is_static, reshape
 from nagedge.graphs.decompositions.windows import interleave, pad_spatial, per_axis, taps, window
@@ -120,8 +121,10 @@ def convolution_backward(
     output_padding: Ints,
     groups: int,
     output_mask: Sequence[bool],
+    *,
+    beside_branches: bool = False,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The rule of ``aten.convolution_backward``."""
+    """The rule of ``aten.convolution_backward``; ``beside_branches`` in steps that keep images in rows."""
     axes = x.dim() - 2
     stride, padding, dilation = (per_axis(v, axes) for v in (stride, padding, dilation))
     geometry = (stride, padding, dilation, groups)
@@ -136,7 +139,7 @@ def convolution_backward(
         elif output_mask[1]:
             grad_x = _input_gradient(grad, x.shape[2:], w, *geometry)
         else:
-            grad_x = _input_gradient_of_frozen(grad, x.shape[2:], w, *geometry)
+            grad_x = _input_gradient_of_frozen(grad, x.shape[2:], w, *geometry, beside_branches)
     if output_mask[1]:
         big, small = (grad, x) if transposed else (x, grad)
         grad_w = _weight_gradient(big, small, w, *geometry)
@@ -175,12 +178,24 @@ def _input_gradient(
 
 
 def _input_gradient_of_frozen(
-    grad: Tensor, spatial: Ints, w: Tensor, stride: Ints, padding: Ints, dilation: Ints, groups: int
+    grad: Tensor,
+    spatial: Ints,
+    w: Tensor,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    beside_branches: bool,
 ) -> Tensor:
     """The gradient of the input where the weights are constants: a convolution, whose turned weights are too."""
+    if groups == 1 and _is_one_cell(spatial, w.shape[2:], padding):
+        return _input_gradient(grad, spatial, w, stride, padding, dilation, groups)
     c = _depthwise(spatial, grad.shape[2:], w, stride, padding, dilation, groups)
-    one_cell = groups == 1 and _is_one_cell(spatial, w.shape[2:], padding)
-    if one_cell or (c is not None and _is_small(c) and max(stride) > 1):
+    is_small = c is not None and _is_small(c) and max(stride) > 1
+    by_phases = beside_branches and has_phases(spatial, w, stride, dilation)
+    if by_phases and (not is_small or math.prod(spatial) >= LARGE_MAP):
+        return input_gradient_by_phase_convolutions(grad, spatial, w, stride, padding, groups)
+    if is_small:
         return _input_gradient(grad, spatial, w, stride, padding, dilation, groups)
     if all(s == 1 for s in stride):
         return input_gradient_by_convolution(

@@ -406,6 +406,38 @@ def test_a_sum_with_a_product_reads_turned_matrices_as_they_are() -> None:
     assert [node.op_type for node in model.graph.node] == ["Gemm"]
 
 
+def padded_convolution(pads: list[int], value: float) -> Lowering:
+    """A convolution with a padding of its own of an image that was padded, and the sum of all that it read."""
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        padded = aten.constant_pad_nd.default(x, pads, value)
+        return aten.convolution.default(padded, w, None, [1, 2], [1, 0], [1, 1], False, [0, 0], 1)
+
+    return case(
+        "convolution", "", function, normal(2, 5, 6), constants=(weight(3, 2, 3, 2),), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("pads", "value", "operators"),
+    [
+        ([0, 1, 2, 0], 0.0, ["Conv"]),
+        ([1, 0], 0.0, ["Conv"]),
+        ([0, 1, 2, 0], 1.0, ["Pad", "Conv"]),
+        ([-1, 1, 0, 0], 0.0, None),
+        ([0, 0, 0, 0, 0, 0, 0, 1], 0.0, None),
+    ],
+)
+def test_zeros_around_an_image_are_put_there_by_its_convolution(
+    pads: list[int], value: float, operators: list[str] | None
+) -> None:
+    item = padded_convolution(pads, value)
+    check(item)
+    _, model = lowered(item)
+    if operators is not None:
+        assert [node.op_type for node in model.graph.node] == operators
+
+
 def test_a_size_without_a_lowering_says_what_to_do() -> None:
     def function(x: Tensor) -> Tensor:
         result: Tensor = aten.mul.Tensor(x, torch.sym_max(x.shape[0], 6))

@@ -78,6 +78,14 @@ NETS = {
         ),
         (2, 8, 8),
     ),
+    "strided, frozen and a branch": lambda: (
+        net(
+            nn.Conv2d(2, 16, 1), nn.ReLU(), nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(24, 24, 5, stride=2, padding=2, groups=24), nn.ReLU(), nn.Conv2d(24, 16, 1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), features=16,
+        ),
+        (2, 11, 12),
+    ),
     "channels last": lambda: (
         net(nn.Conv2d(2, 16, 3), nn.ReLU(), ChannelsLast(16), nn.Conv2d(16, 16, 1), features=16 * 16),
         (2, 6, 6),

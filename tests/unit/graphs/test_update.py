@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from nagedge.graphs.update import SMALL, nesterov_update
 from nagedge.training.nesterov import nesterov_step
@@ -34,3 +35,22 @@ def test_same_as_the_reference(shapes: list[tuple[int, ...]], weight_decay: floa
         torch.testing.assert_close(new_params[i], param)
         torch.testing.assert_close(new_velocities[i], velocity)
         assert new_params[i].shape == params[i].shape
+
+
+def test_branches_are_updated_in_two_packs() -> None:
+    """Of LoRA's branches all that go up lie side by side, and all that go down, however wide the layers are."""
+    shapes = [shape for wide in (6, 6, 6, 9, 9, 9) for shape in ((4, wide, 1, 1), (wide, 4, 1, 1))]
+    names = [str(place) for place in range(len(shapes))]
+
+    def update(*values: torch.Tensor) -> list[torch.Tensor]:
+        params = [torch.ones(shape) for shape in shapes]
+        gradients, velocities = values[: len(shapes)], values[len(shapes) :]
+        one = torch.ones(())
+        return nesterov_update(
+            names, params, gradients, velocities, decayed=names, lr=one, momentum=one, weight_decay=one
+        )[0]
+
+    graph = make_fx(update)(*[torch.ones(shape) for shape in shapes * 2]).graph
+    joined = [node.meta["val"].shape for node in graph.nodes if node.target is torch.ops.aten.cat.default]
+    assert set(joined) == {(45, 4, 1, 1), (4, 45, 1, 1)}
+    assert len(joined) == 6
