@@ -69,7 +69,7 @@ def load_session(
         step_bytes: what a training step is planned to need; None for inference, whose memory is ONNX Runtime's affair.
             A step's tensors lie in one block from the second run on. In the session's own arena the block would lie
             beside the memory of the first run, and MobileNetV3-small-050's step peak at 31 MiB. Here it takes its
-            place, at 18 MiB; without a block a step would take 3 (LoRA) to 14 % longer (heads only).
+            place, at 19 MiB; without a block a step would take 3 (LoRA) to 14 % longer (heads only).
         profile_prefix: write ONNX Runtime's own trace to a file that starts with this.
 
     Raises:
