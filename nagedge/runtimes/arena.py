@@ -2,9 +2,8 @@
 
 After core/framework/bfc_arena.cc of ONNX Runtime 1.31, with its default settings: requests are rounded up to
 256 bytes; the smallest free chunk of the lowest bin that fits is taken, and cut when it is twice as large; freed chunks
-join their free neighbours. When nothing fits, the arena grows by a region. Its size is twice that of the one before, or
-the power of two that the request needs, and then the next one is as large again. Memory that was never written takes
-none, so what counts are the pages that requests touched.
+join their free neighbours. All lies in one region, which is large enough (:func:`first_region_bytes`). Memory that was
+never written takes none, so what counts are the pages that requests touched.
 
 From the second step on the tensors of a step lie in a block, which :class:`Block` lays out as
 core/framework/mem_pattern_planner.h does.
@@ -24,7 +23,7 @@ _UNIT = 256
 _HANDLE = 8
 """Bytes that a region keeps for each of its units."""
 
-_UNCUT = 128 << 20
+_ENOUGH = 1 << 40
 _PAGE = 4096
 
 
@@ -39,18 +38,15 @@ class _Chunk:
 
 @dataclass
 class Arena:
-    """An arena of no memory: ``take`` and ``give`` as a runtime does.
+    """An arena of no memory: ``take`` and ``give`` as a runtime does."""
 
-    Args:
-        first_region_bytes: the size of its first region.
-    """
-
-    first_region_bytes: int = LEAST_REGION_BYTES
     _free: list[tuple[int, int, int]] = field(default_factory=list)
     _chunks: dict[int, _Chunk] = field(default_factory=dict)
     _pages: set[int] = field(default_factory=set)
-    _next_region: int = 0
-    _end: int = 0
+
+    def __post_init__(self) -> None:
+        """Make the region."""
+        self._add(_Chunk(0, _ENOUGH))
 
     @property
     def touched_bytes(self) -> int:
@@ -60,8 +56,8 @@ class Arena:
     def take(self, size_bytes: int) -> int:
         """Return the address of a new chunk, which is written."""
         size = max(-(-size_bytes // _UNIT), 1) * _UNIT
-        chunk = self._fitting(size) or self._grown(size)
-        if chunk.size >= 2 * size or chunk.size - size >= _UNCUT:
+        chunk = self._fitting(size)
+        if chunk.size >= 2 * size:
             rest = _Chunk(chunk.start + size, chunk.size - size, before=chunk, behind=chunk.behind)
             if chunk.behind is not None:
                 chunk.behind.before = rest
@@ -88,23 +84,10 @@ class Arena:
         self._remove(chunk)
         self._add(chunk)
 
-    def _fitting(self, size: int) -> _Chunk | None:
+    def _fitting(self, size: int) -> _Chunk:
         """Take the first chunk that fits, of the lowest bin (a power of two) that has one; in it, the smallest."""
-        place = bisect.bisect_left(self._free, (_bin(size), size, -1))
-        if place == len(self._free):
-            return None
-        _, _, start = self._free.pop(place)
+        _, _, start = self._free.pop(bisect.bisect_left(self._free, (_bin(size), size, -1)))
         return self._chunks[start]
-
-    def _grown(self, size: int) -> _Chunk:
-        turn = region = self._next_region or self.first_region_bytes
-        while region < size:
-            region *= 2
-        chunk = _Chunk(self._end, region)
-        self._chunks[chunk.start] = chunk
-        self._end += region + (1 << 30)  # regions are apart
-        self._next_region = region if region > turn else 2 * region
-        return chunk
 
     def _add(self, chunk: _Chunk) -> None:
         self._chunks[chunk.start] = chunk

@@ -24,9 +24,6 @@ __all__ = ["planned_step_bytes"]
 _CODE_BYTES = 1_450_000
 """Pages of the runtime's library that a first step reads: 0.9 to 1.6 MiB on the benchmark's workloads (Linux, x86)."""
 
-_ENOUGH = 1 << 40
-"""The session's arena has a first region in which the step fits."""
-
 _STEPS = 2
 """Steps after which no further memory is touched."""
 
@@ -51,7 +48,7 @@ def planned_step_bytes(model: bytes, rows: int) -> int:
     """
     plan = sized_graph(model, rows)
     state = sum(plan.sizes.get(name, 0) for name in plan.outputs)
-    arena, blocks = Arena(_ENOUGH), dict[str, Block]()
+    arena, blocks = Arena(), dict[str, Block]()
     for size in plan.packed:
         arena.take(size)
     loaded = arena.touched_bytes

@@ -35,26 +35,6 @@ def test_a_chunk_less_than_twice_as_large_is_not_cut() -> None:
     assert arena.take(16 * KIB) != first + 40 * KIB
 
 
-def test_what_fits_nowhere_gets_a_region_of_its_own() -> None:
-    arena = Arena(first_region_bytes=1 << 20)
-    small = arena.take(KIB)
-    large = arena.take(3 << 20)
-    assert abs(large - small) > 4 << 20
-    assert arena.touched_bytes == (3 << 20) + 4 * KIB
-
-
-def test_regions_double_unless_one_had_to_be_larger_than_was_its_turn() -> None:
-    arena = Arena(first_region_bytes=1 << 20)
-    arena.take(1200 * KIB)  # a region of 2 MiB, taken whole
-    second = arena.take(200 * KIB)  # 2 MiB again
-    assert arena.take(1900 * KIB) - second > 4 << 20, "another region"
-    arena = Arena(first_region_bytes=1 << 20)
-    arena.take(1000 * KIB)  # a region of 1 MiB, taken whole
-    arena.take(200 * KIB)  # 2 MiB
-    third = arena.take(1900 * KIB)  # 4 MiB
-    assert arena.take(2000 * KIB) - third < 4 << 20, "the same region"
-
-
 def test_a_block_takes_the_tightest_gap() -> None:
     block = Block()
     for name, size in (("a", 4), ("b", 1), ("c", 2), ("d", 1)):

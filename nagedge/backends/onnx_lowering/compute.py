@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from nagedge.backends.onnx_lowering.builder import GraphBuilder
-from nagedge.backends.traced import argument_of, axes_of, dtype_of, fake_of, order_of, short_name
+from nagedge.backends.traced import argument_of, axes_of, dtype_of, fake_of, order_of, pads_of, short_name
 
 __all__ = ["RULES"]
 
@@ -111,12 +111,12 @@ def _padded(x: Any, axes: int) -> tuple[Any, list[int], list[int]]:
     none = [0] * axes
     if x.op != "call_function" or short_name(x) != "constant_pad_nd":
         return x, none, none
-    pads: list[Any] = list(x.args[1])
-    value = x.args[2] if len(x.args) > 2 else x.kwargs.get("value", 0.0)
-    if value != 0 or len(pads) > 2 * axes or not all(isinstance(p, int) and p >= 0 for p in pads):
+    if argument_of(x, 2, "value", 0) != 0 or not all(isinstance(p, int) and p >= 0 for p in x.args[1]):
         return x, none, none
-    pads += [0] * (2 * axes - len(pads))
-    return x.args[0], pads[-2::-2], pads[-1::-2]
+    pads = pads_of(x)
+    if any(map(any, pads[:-axes])):
+        return x, none, none
+    return x.args[0], [before for before, _ in pads[-axes:]], [behind for _, behind in pads[-axes:]]
 
 
 def _pool_geometry(node: fx.Node, *, has_dilation: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 from nagedge.backends.tflite_lowering import sizes as size_arithmetic
-from nagedge.backends.tflite_lowering.model import Operation, Origin, Size, Tensor, size_at
+from nagedge.backends.tflite_lowering.model import Operation, Origin, Size, Tensor, product_of, size_at
 from nagedge.backends.traced import fake_of
 
 __all__ = ["BOOL", "FLOAT", "INT", "GraphBuilder", "Number", "Value", "dtype_of", "stored_dtype"]
@@ -296,7 +296,7 @@ class GraphBuilder:
             else:
                 runs.append([p])
         starts = sorted(min(run) for run in runs)
-        merged = [_product([own.sizes[p] for p in sorted(run)]) for run in sorted(runs, key=min)]
+        merged = [product_of([own.sizes[p] for p in sorted(run)]) for run in sorted(runs, key=min)]
         joined = self.reshape(tensor, merged)
         moved = [starts.index(min(run)) for run in runs]
         result = self.add("TRANSPOSE", [joined, self.ints(moved)], [merged[m] for m in moved], own.dtype)
@@ -340,13 +340,6 @@ def _reordered(constant: Tensor, permutation: Sequence[int]) -> Origin | None:
     if origin is None or constant.sizes != tuple(origin.shape[axis] for axis in origin.order):
         return None
     return replace(origin, order=tuple(origin.order[p] for p in permutation))
-
-
-def _product(sizes: Sequence[Size]) -> Size:
-    result: Size = 1
-    for size in sizes:
-        result = result * size
-    return result
 
 
 def stored_dtype(dtype: torch.dtype) -> np.dtype[Any]:

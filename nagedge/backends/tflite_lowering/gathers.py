@@ -10,7 +10,7 @@ from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
 from nagedge.backends.tflite_lowering.builder import BOOL, INT, GraphBuilder, Value, dtype_of
-from nagedge.backends.tflite_lowering.model import Size
+from nagedge.backends.tflite_lowering.model import Size, product_of
 from nagedge.backends.tflite_lowering.views import view
 from nagedge.errors import UnsupportedOperatorError
 
@@ -91,10 +91,7 @@ def _gather_many(
     for index, size in zip(indices[1:], value.sizes[1:count], strict=True):
         scaled = broadcast(builder, "MUL", [flat, builder.scalar(int(size), INT)], INT)
         flat = broadcast(builder, "ADD", [scaled, _wrapped(builder, index, size)], INT)
-    merged: Size = 1
-    for size in value.sizes[:count]:
-        merged = merged * size
-    rows = view(builder, value, [merged, *value.sizes[count:]])
+    rows = view(builder, value, [product_of(value.sizes[:count]), *value.sizes[count:]])
     found = _gather_along(builder, rows, flat, 0)
     return Value(found.tensor, found.order, sizes)
 
@@ -106,10 +103,7 @@ def _gather(builder: GraphBuilder, node: fx.Node) -> Value:
         return value
     axis = int(node.args[1]) % value.rank  # type: ignore[arg-type]
     places = flat_places(builder, value.sizes, indices, axis)
-    total: Size = 1
-    for size in value.sizes:
-        total = total * size
-    source = builder.reshape(builder.dense(value), [total])
+    source = builder.reshape(builder.dense(value), [product_of(value.sizes)])
     return builder.plain(builder.add("GATHER", [source, places], indices.sizes, builder.dtype(value), axis=0))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import sympy  # type: ignore[import-untyped]  # ships no types
 
-__all__ = ["ABSENT", "Operation", "Origin", "Size", "Subgraph", "Tensor", "size_at"]
+__all__ = ["ABSENT", "Operation", "Origin", "Size", "Subgraph", "Tensor", "product_of", "size_at"]
 
 Size: TypeAlias = int | sympy.Expr
 """A size: a number, or an expression in the batch size."""
@@ -86,6 +86,14 @@ class Subgraph:
     operations: list[Operation]
     inputs: dict[str, int]
     outputs: dict[str, int]
+
+
+def product_of(sizes: Iterable[Size]) -> Size:
+    """Return the product of sizes; 1 of none."""
+    result: Size = 1
+    for size in sizes:
+        result = result * size
+    return result
 
 
 def size_at(size: Size, batch: int) -> int:

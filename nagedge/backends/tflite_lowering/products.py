@@ -16,7 +16,7 @@ from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
 from nagedge.backends.tflite_lowering.builder import FLOAT, GraphBuilder, Value
-from nagedge.backends.tflite_lowering.model import Size
+from nagedge.backends.tflite_lowering.model import Size, product_of
 from nagedge.backends.tflite_lowering.views import view
 
 __all__ = ["RULES", "by_rows", "product", "read_as_stored"]
@@ -48,9 +48,7 @@ def by_rows(
     sizes: list[Size] = [*builder.tensors[rows].sizes[:-1], outputs]
     last, shape = sizes[-2], sizes
     if len(sizes) > 2 and isinstance(last, int) and last < FEW_ROWS:
-        count: Size = 1
-        for size in sizes[:-1]:
-            count = count * size
+        count = product_of(sizes[:-1])
         shape = [count, outputs]
         rows = builder.reshape(rows, [count, builder.tensors[rows].sizes[-1]])
     made = builder.add("BATCH_MATMUL", [rows, weight], shape, FLOAT, adjY=turned)

@@ -8,7 +8,7 @@ from torch import fx
 
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
 from nagedge.backends.tflite_lowering.builder import BOOL, FLOAT, INT, GraphBuilder, Value, dtype_of
-from nagedge.backends.tflite_lowering.model import Size
+from nagedge.backends.tflite_lowering.model import Size, product_of
 from nagedge.backends.tflite_lowering.views import view
 from nagedge.backends.traced import argument_of, axes_of
 
@@ -54,9 +54,7 @@ def reduce(builder: GraphBuilder, kind: str, value: Value, axes: list[int], *, k
 
 def _repeat(builder: GraphBuilder, kind: str, value: Value, times: list[Size]) -> Value:
     """Account for equal entries along expanded axes."""
-    count: Size = 1
-    for size in times:
-        count = count * size
+    count = product_of(times)
     if count == 1:
         return value
     dtype = builder.dtype(value)
@@ -95,10 +93,7 @@ def _arg_reduce(kind: str) -> Rule:
         value = builder.of(node.args[0])
         axis = argument_of(node, 1, "dim", None)
         if axis is None:
-            total: Size = 1
-            for size in value.sizes:
-                total = total * size
-            value, axis = view(builder, value, [total]), 0
+            value, axis = view(builder, value, [product_of(value.sizes)]), 0
         if builder.dtype(value) == BOOL:
             value = builder.cast(value, INT)
         value = builder.whole(value)

@@ -9,7 +9,7 @@ from torch import fx
 from nagedge.backends.tflite_lowering.broadcasting import broadcast
 from nagedge.backends.tflite_lowering.builder import FLOAT, INT, GraphBuilder, Value
 from nagedge.backends.tflite_lowering.gathers import flat_places
-from nagedge.backends.tflite_lowering.model import Size
+from nagedge.backends.tflite_lowering.model import Size, product_of
 from nagedge.backends.traced import axis_of
 
 __all__ = ["RULES"]
@@ -25,7 +25,7 @@ def _scatter_add(builder: GraphBuilder, node: fx.Node) -> Value:
         places = builder.reshape(indices.tensor, [indices.sizes[0], 1])
         made = _scattered(builder, places, builder.dense(source), x.sizes)
     else:
-        total, count = _count(x.sizes), _count(indices.sizes)
+        total, count = product_of(x.sizes), product_of(indices.sizes)
         places = builder.reshape(flat_places(builder, x.sizes, indices, axis), [count, 1])
         flat = _scattered(builder, places, builder.reshape(builder.dense(source), [count]), [total])
         made = builder.reshape(flat, x.sizes)
@@ -44,13 +44,6 @@ def _one_a_row(builder: GraphBuilder, indices: Value) -> bool:
 
 def _scattered(builder: GraphBuilder, places: int, values: int, sizes: tuple[Size, ...] | list[Size]) -> int:
     return builder.add("SCATTER_ND", [places, values, builder.shape(sizes)], sizes, FLOAT)
-
-
-def _count(sizes: tuple[Size, ...]) -> Size:
-    result: Size = 1
-    for size in sizes:
-        result = result * size
-    return result
 
 
 RULES: dict[str, Rule] = {"scatter_add": _scatter_add}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nagedge.backends.tflite_lowering.builder import BOOL, INT, GraphBuilder, Value
-from nagedge.backends.tflite_lowering.model import Size
+from nagedge.backends.tflite_lowering.model import Size, product_of
 from nagedge.backends.tflite_lowering.phases import without_steps, zeros_around
 
 __all__ = ["bound", "entry", "pad", "slice_axis"]
@@ -117,13 +117,7 @@ def _around(builder: GraphBuilder, tensor: int, place: int) -> tuple[int, list[S
     stored = list(builder.tensors[tensor].sizes)
     if len(stored) <= _SLICED_AXES:
         return tensor, stored, place
-    before: Size = 1
-    behind: Size = 1
-    for size in stored[:place]:
-        before = before * size
-    for size in stored[place + 1 :]:
-        behind = behind * size
-    merged = [before, stored[place], behind]
+    merged = [product_of(stored[:place]), stored[place], product_of(stored[place + 1 :])]
     return builder.reshape(tensor, merged), merged, 1
 
 
